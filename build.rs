@@ -1,0 +1,30 @@
+//! Compiles `proto/` without a protoc on the machine, and records the commit the binary is built from.
+
+use std::process::Command;
+
+const PROTO_FILE: &str = "backupv1/envelope.proto";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile([PROTO_FILE], ["proto"])?;
+    prost_build::Config::new().compile_fds(descriptors)?;
+
+    // Only a release must name its commit exactly; a debug build after each commit would be waste.
+    if std::env::var("PROFILE").as_deref() == Ok("release")
+        && let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
+    {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    println!(
+        "cargo:rustc-env=BACKUPY_COMMIT={}",
+        git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into())
+    );
+    Ok(())
+}
+
+/// What git answers, where this is a git checkout.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let answer = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| answer.trim().to_owned())
+}

@@ -1,0 +1,3 @@
+//! The actors: one file an actor, one struct a message.
+
+pub mod messages;

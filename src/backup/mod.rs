@@ -1,0 +1,1 @@
+//! One run: dump, compress, seal, spool, upload, verify.

@@ -1,0 +1,1 @@
+//! The embedded control plane. It proves the wire: it never imports the agent's inside.

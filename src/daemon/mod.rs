@@ -1,0 +1,1 @@
+//! Boot order, init system, local control socket.

@@ -1,0 +1,35 @@
+//! `backupy-agent`: the daemon beside your databases.
+//!
+//! The map of the crate; who may use whom stands in `ARCHITECTURE.md` and is held by
+//! `tests/architecture.rs`.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`model`] | pure types of the domain, no I/O |
+//! | [`wire`] | the messages of the contract, limits, conversions to the model |
+//! | [`channel`] | backoff, session, dial |
+//! | [`store`] | the state file: sealing, outbox, runs |
+//! | [`object`] | the backup object format, decryption tokens |
+//! | [`backup`] | a run: dump, compress, seal, spool, upload, verify |
+//! | [`probe`] | what the host looks like |
+//! | [`actors`] | Supervisor, Connection, Heartbeat, Queue, StateStore, Dispatcher, Runner |
+//! | [`settings`] | file, environment and flags, one validated value |
+//! | [`telemetry`] | logs and metrics |
+//! | [`daemon`] | boot order, init system, local control socket |
+//! | [`cli`] | one file a subcommand |
+//! | `control_plane` | the embedded control plane (feature `control-plane`) |
+
+pub mod actors;
+pub mod backup;
+pub mod channel;
+pub mod cli;
+#[cfg(feature = "control-plane")]
+pub mod control_plane;
+pub mod daemon;
+pub mod model;
+pub mod object;
+pub mod probe;
+pub mod settings;
+pub mod store;
+pub mod telemetry;
+pub mod wire;

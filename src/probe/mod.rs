@@ -1,0 +1,1 @@
+//! What the host looks like: metrics, tools.

@@ -1,0 +1,60 @@
+//! What can go wrong with the state file.
+
+use std::path::PathBuf;
+
+/// An error of the store. Clone: one failed commit is told to every sender of its group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The file is whole, and was sealed under another agent key.
+    #[error(
+        "{}: sealed under another agent key. Start with the key it was made with, re-seal it with `backupy-agent rekey`, or move the file aside to start anew",
+        path.display()
+    )]
+    WrongKey {
+        /// The state file.
+        path: PathBuf,
+    },
+    /// The file is damaged. It is never overwritten.
+    #[error(
+        "{}: damaged: {cause}. The file was left as it is: copy it, then run `backupy-agent state repair`",
+        path.display()
+    )]
+    Damaged {
+        /// The state file.
+        path: PathBuf,
+        /// What was found.
+        cause: String,
+    },
+    /// Another agent has it.
+    #[error("{}: in use by another backupy-agent{}", dir.display(), pid.map(|p| format!(" (pid {p})")).unwrap_or_default())]
+    InUse {
+        /// The state directory.
+        dir: PathBuf,
+        /// The other agent, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The directory cannot be made, read or written.
+    #[error("{}: {cause}", path.display())]
+    Unusable {
+        /// What was tried.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: String,
+    },
+    /// No room left: the agent stays up and refuses new durable work.
+    #[error("{}: no space left on the disk: {cause}", path.display())]
+    NoSpace {
+        /// The state file.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: String,
+    },
+    /// A read or write failed for another reason.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The state file.
+        path: PathBuf,
+        /// What redb or the kernel said.
+        cause: String,
+    },
+}

@@ -1,0 +1,9 @@
+//! The wire contract: generated messages, envelope helpers, limits, conversions to the model.
+
+/// The generated messages; their documentation stands in `proto/backupv1/*.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/backup.v1.rs"));
+}
+
+pub use v1::{Envelope, envelope::Payload};
