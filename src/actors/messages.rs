@@ -58,12 +58,31 @@ pub struct Submit {
     pub correlation_id: String,
     /// Changes that must become durable in the same transaction; only with a durable payload.
     pub with: Vec<Change>,
+    /// Now or never, whatever its class: the Ack of a Ping, which looks like any other.
+    pub ephemeral: bool,
 }
 
 impl Submit {
     /// A message that answers nothing and takes nothing along.
     pub fn new(payload: Payload) -> Self {
-        Self { payload, correlation_id: String::new(), with: Vec::new() }
+        Self { payload, correlation_id: String::new(), with: Vec::new(), ephemeral: false }
+    }
+
+    /// A message that is sent now or never, whatever its class: the Ack of a Ping.
+    pub fn ephemeral(payload: Payload, correlation_id: impl Into<String>) -> Self {
+        Self { correlation_id: correlation_id.into(), ephemeral: true, ..Self::new(payload) }
+    }
+
+    /// The same, as the answer to a request.
+    #[must_use]
+    pub fn answering(self, correlation_id: impl Into<String>) -> Self {
+        Self { correlation_id: correlation_id.into(), ..self }
+    }
+
+    /// The same, with changes that become durable in the same transaction.
+    #[must_use]
+    pub fn with(self, with: Vec<Change>) -> Self {
+        Self { with, ..self }
     }
 }
 
@@ -92,6 +111,20 @@ pub enum QueueError {
         /// `state.max_queue_bytes`.
         limit: u64,
     },
+    /// The link does not keep up: too many ephemeral messages wait for it already.
+    #[error("the connection to the control plane is too slow: {0} messages wait for it")]
+    Busy(usize),
+    /// No peer would take it.
+    #[error("a message of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Of the whole envelope.
+        bytes: usize,
+        /// In bytes.
+        limit: usize,
+    },
+    /// Only a server sends that.
+    #[error("only a control plane sends such a message")]
+    NotOurs,
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
