@@ -1,0 +1,7 @@
+//! The real binary, as an operator and an init system see it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod kit;
