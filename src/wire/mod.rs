@@ -1,6 +1,7 @@
 //! The wire contract: generated messages, envelope helpers, limits, conversions to the model.
 
 mod class;
+pub mod convert;
 mod envelope;
 
 /// The generated messages; their documentation stands in `proto/backupv1/*.proto`.

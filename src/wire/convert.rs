@@ -1,0 +1,279 @@
+//! The wire's messages as the domain's types, and back. Nothing here fails as a whole: what the
+//! control plane got wrong in one target must not take the backups of the others away.
+
+use super::v1::{self, JobStatus};
+use super::{Payload, v1::BackupJobSpec};
+use crate::model::{
+    Compression, Connection, Engine, JobId, JobSpec, MaintenanceWindow, Plan, RunId, RunOrder, RunOutcome,
+    Step, Strategy, TargetId, TargetSpec,
+};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// How much of a name that the server sent is shown in a remark: enough to recognise it.
+const SHOWN_CHARS: usize = 64;
+
+/// A configuration as the domain sees it, and what of it could not be used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translated {
+    /// Everything that could be used.
+    pub plan: Plan,
+    /// What was left out or not understood, one line each, for people. Free of secrets.
+    pub remarks: Vec<String>,
+}
+
+/// What `AgentConfig` asks, part by part (protocol section 3).
+pub fn plan(config: &v1::AgentConfig) -> Translated {
+    let mut remarks = Vec::new();
+    let targets = distinct("target", &config.targets, |target| &target.id, &mut remarks)
+        .into_iter()
+        .filter_map(|spec| target(spec, &mut remarks))
+        .collect::<Vec<_>>();
+    let jobs = distinct("job", &config.jobs, |job| &job.id, &mut remarks)
+        .into_iter()
+        .map(|spec| job(spec, &targets, &mut remarks))
+        .collect();
+    let max_parallel_jobs = config.advanced.as_ref().map_or(0, |advanced| advanced.max_parallel_jobs);
+    let plan = Plan {
+        version: config.version,
+        targets,
+        jobs,
+        maintenance: config.maintenance.as_ref().and_then(|window| maintenance(window, &mut remarks)),
+        max_parallel_jobs: usize::try_from(max_parallel_jobs).unwrap_or(usize::MAX).max(1),
+    };
+    Translated { plan, remarks }
+}
+
+/// Entries with a name of their own: the first of each name counts.
+fn distinct<'a, T>(
+    what: &str,
+    entries: &'a [T],
+    id: impl Fn(&'a T) -> &'a String,
+    remarks: &mut Vec<String>,
+) -> Vec<&'a T> {
+    let mut seen = HashSet::new();
+    let mut kept = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        if id(entry).is_empty() {
+            remarks.push(format!("{what} number {} has no id and was left out", index + 1));
+        } else if !seen.insert(id(entry)) {
+            remarks.push(format!("{what} \"{}\" stands there twice: the first one counts", shown(id(entry))));
+        } else {
+            kept.push(entry);
+        }
+    }
+    kept
+}
+
+/// A target; None where using it could mean backing up something else than was meant.
+fn target(spec: &v1::Target, remarks: &mut Vec<String>) -> Option<TargetSpec> {
+    let id = shown(&spec.id);
+    let given = spec.connection.clone().unwrap_or_default();
+    let Ok(port) = u16::try_from(given.port) else {
+        remarks.push(format!("target \"{id}\" has the impossible port {} and was left out", given.port));
+        return None;
+    };
+    let Ok(strategy) = v1::ConnectionStrategy::try_from(given.strategy) else {
+        remarks.push(format!(
+            "target \"{id}\" asks for connection strategy {}, which this version does not know, and was left out",
+            given.strategy
+        ));
+        return None;
+    };
+    let engine = v1::DbType::try_from(spec.r#type).ok().and_then(engine);
+    if engine.is_none() {
+        remarks.push(format!(
+            "target \"{id}\" has database type {}, which this version does not know: its runs will fail",
+            spec.r#type
+        ));
+    }
+    Some(TargetSpec {
+        id: TargetId::from(spec.id.as_str()),
+        engine,
+        display_name: spec.display_name.clone(),
+        connection: Connection {
+            host: given.host,
+            port,
+            database: given.database,
+            username: given.username,
+            password_ref: given.password_secret_ref.into(),
+            container_id: given.container_id,
+            strategy: match strategy {
+                v1::ConnectionStrategy::Tcp => Strategy::Tcp,
+                v1::ConnectionStrategy::DockerExec => Strategy::DockerExec,
+                v1::ConnectionStrategy::UnixSocket => Strategy::UnixSocket,
+            },
+        },
+    })
+}
+
+fn engine(kind: v1::DbType) -> Option<Engine> {
+    match kind {
+        v1::DbType::DbUnspecified => None,
+        v1::DbType::Postgresql => Some(Engine::Postgresql),
+        v1::DbType::Mysql => Some(Engine::Mysql),
+        v1::DbType::Mariadb => Some(Engine::Mariadb),
+        v1::DbType::Mongodb => Some(Engine::Mongodb),
+        v1::DbType::Redis => Some(Engine::Redis),
+        v1::DbType::Sqlite => Some(Engine::Sqlite),
+    }
+}
+
+/// A job. It stays even where its runs must fail: the failure then says why, and "unknown job" would not.
+fn job(spec: &BackupJobSpec, targets: &[TargetSpec], remarks: &mut Vec<String>) -> JobSpec {
+    let id = shown(&spec.id);
+    let target_id = TargetId::from(spec.target_id.as_str());
+    if !targets.iter().any(|target| target.id == target_id) {
+        remarks.push(format!(
+            "job \"{id}\" backs up target \"{}\", which this configuration does not have: its runs will fail",
+            shown(&spec.target_id)
+        ));
+    }
+    let compression = compression(&spec.compression);
+    if compression.is_none() {
+        remarks.push(format!(
+            "job \"{id}\" asks for compression \"{}\", which this version does not know (zstd, gzip, none): its runs will fail",
+            shown(&spec.compression)
+        ));
+    }
+    JobSpec {
+        id: JobId::from(spec.id.as_str()),
+        target_id,
+        compression,
+        pre_hooks: spec.pre_hooks.clone(),
+        post_hooks: spec.post_hooks.clone(),
+        timeout: (spec.timeout_sec > 0).then(|| Duration::from_secs(spec.timeout_sec.into())),
+    }
+}
+
+/// The algorithm of that name; empty means zstd.
+pub fn compression(name: &str) -> Option<Compression> {
+    match name {
+        "" | "zstd" => Some(Compression::Zstd),
+        "gzip" => Some(Compression::Gzip),
+        "none" => Some(Compression::None),
+        _ => None,
+    }
+}
+
+/// A window; an absent one and one without times are the same.
+fn maintenance(window: &v1::MaintenanceWindow, remarks: &mut Vec<String>) -> Option<MaintenanceWindow> {
+    if window.start_utc.is_empty() && window.end_utc.is_empty() {
+        return None;
+    }
+    match (minute_of_day(&window.start_utc), minute_of_day(&window.end_utc)) {
+        (Some(start_min), Some(end_min)) => Some(MaintenanceWindow { start_min, end_min }),
+        (None, Some(_)) | (Some(_), None) | (None, None) => {
+            remarks.push(format!(
+                "the maintenance window \"{}\" to \"{}\" is not two times like 02:00 and holds nothing",
+                shown(&window.start_utc),
+                shown(&window.end_utc)
+            ));
+            None
+        }
+    }
+}
+
+/// `HH:MM` as minutes since midnight.
+fn minute_of_day(text: &str) -> Option<u16> {
+    let number = |part: &str| -> Option<u16> {
+        let plain = matches!(part.len(), 1 | 2) && part.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| part.parse().ok()).flatten()
+    };
+    let (hours, minutes) = text.split_once(':')?;
+    let (hours, minutes) = (number(hours)?, number(minutes).filter(|_| minutes.len() == 2)?);
+    (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+}
+
+/// Why a `RunBackup` cannot be taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadOrder {
+    /// A run is known by its run_id.
+    #[error("RunBackup has no run_id")]
+    NoRunId,
+    /// A run belongs to a job.
+    #[error("RunBackup has no job_id")]
+    NoJobId,
+    /// The object must go somewhere.
+    #[error("RunBackup has no presigned_put_url")]
+    NoUploadUrl,
+}
+
+/// What `RunBackup` asks.
+pub fn run_order(message: v1::RunBackup) -> Result<RunOrder, BadOrder> {
+    if message.run_id.is_empty() {
+        return Err(BadOrder::NoRunId);
+    }
+    if message.job_id.is_empty() {
+        return Err(BadOrder::NoJobId);
+    }
+    let creds = message
+        .upload_creds
+        .filter(|creds| !creds.presigned_put_url.is_empty())
+        .ok_or(BadOrder::NoUploadUrl)?;
+    Ok(RunOrder {
+        run_id: RunId::from(message.run_id),
+        job_id: JobId::from(message.job_id),
+        manual: message.manual_trigger,
+        put_url: creds.presigned_put_url.into(),
+        expires_at_ms: creds.expires_at_ms,
+        s3_key: creds.final_s3_key,
+        dek: message.encrypted_dek.into(),
+    })
+}
+
+/// How a run is told to the server once it is over (protocol section 4, rule 7).
+pub fn run_result(order: &RunOrder, outcome: &RunOutcome) -> Payload {
+    match outcome {
+        RunOutcome::Completed(completed) => Payload::BackupCompleted(v1::BackupCompleted {
+            job_id: order.job_id.as_str().to_owned(),
+            run_id: order.run_id.as_str().to_owned(),
+            s3_key: order.s3_key.clone(),
+            size_bytes: completed.size_bytes,
+            sha256: completed.sha256.clone(),
+            duration_ms: completed.duration_ms,
+            // No key provider of the agent's own: the server's key is what was used.
+            dek_kms_id: String::new(),
+            encrypted_dek: order.dek.as_received().to_vec(),
+            compression: completed.compression.name().to_owned(),
+            db_engine_version: completed.engine_version.clone(),
+        }),
+        RunOutcome::Failed { error } => Payload::JobUpdate(v1::JobUpdate {
+            error_message: error.clone(),
+            ..job_update(order, JobStatus::Failed)
+        }),
+        RunOutcome::Cancelled => Payload::JobUpdate(job_update(order, JobStatus::Cancelled)),
+    }
+}
+
+/// How far a run is.
+pub fn run_progress(order: &RunOrder, step: Step, progress_percent: u8) -> Payload {
+    Payload::JobUpdate(v1::JobUpdate {
+        progress_percent: progress_percent.min(100).into(),
+        current_step: step.name().to_owned(),
+        ..job_update(order, JobStatus::Running)
+    })
+}
+
+/// A run waits for its turn.
+pub fn run_queued(order: &RunOrder) -> Payload {
+    Payload::JobUpdate(job_update(order, JobStatus::Queued))
+}
+
+fn job_update(order: &RunOrder, status: JobStatus) -> v1::JobUpdate {
+    v1::JobUpdate {
+        job_id: order.job_id.as_str().to_owned(),
+        run_id: order.run_id.as_str().to_owned(),
+        status: status.into(),
+        ..v1::JobUpdate::default()
+    }
+}
+
+/// The beginning of a name that the server sent.
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN_CHARS).collect()
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;
