@@ -1,3 +1,7 @@
 //! Arguments -> command -> exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backupy_agent::cli::main()
+}

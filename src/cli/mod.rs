@@ -1,1 +1,62 @@
-//! One file a subcommand.
+//! One file a subcommand. Each has its `Args` and a `run` that ends in a [`CliResult`].
+
+mod completions;
+mod error;
+mod man;
+mod output;
+mod version;
+
+pub use error::{CliError, CliResult};
+pub use output::{print, print_json};
+
+use crate::model::SysExit;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The daemon beside your databases: encrypted backups on command of a control plane, nothing lost.
+#[derive(Debug, Parser)]
+#[command(name = "backupy-agent", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print version, commit and platform.
+    Version(version::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+    /// Print the manual page.
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(self) -> CliResult {
+        match self {
+            Self::Version(args) => version::run(args),
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+        }
+    }
+}
+
+/// Parses the arguments of this process, runs the command, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version come this way too. A reader that went away is no reason to fail.
+            let _ = answer.print();
+            let exit = if answer.use_stderr() { SysExit::Usage } else { SysExit::Ok };
+            return ExitCode::from(exit.code());
+        }
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            ExitCode::from(error.exit().code())
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod plan;
 mod run;
 mod secret;
 mod status;
+mod sysexit;
 
 pub use delivery::{DeliveryClass, MessageKind, Slot};
 pub use ids::{CheckId, JobId, RunId, TargetId};
@@ -13,6 +14,7 @@ pub use plan::{Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan
 pub use run::{Completed, Dek, RunOrder, RunOutcome, RunPhase, RunRecord, Step};
 pub use secret::Secret;
 pub use status::{AgentStatus, ChildStatus, LinkState, LinkStatus, QueueStatus, RunStatus, StoreStatus};
+pub use sysexit::SysExit;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
