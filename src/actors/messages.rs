@@ -3,9 +3,9 @@
 
 use crate::channel::LinkDown;
 use crate::model::{
-    AgentStatus, JobId, LinkState, Plan, QueueStatus, RunId, RunOrder, RunStatus, StoreStatus,
+    AgentStatus, JobId, LinkState, MessageKind, Plan, QueueStatus, RunId, RunOrder, RunStatus, StoreStatus,
 };
-use crate::store::{Change, OutboxRecord, Recovered, StoreError};
+use crate::store::{Change, OutboxPage, Recovered, StoreError};
 use crate::wire::Payload;
 use crate::wire::v1;
 use actix::prelude::*;
@@ -25,8 +25,10 @@ pub struct Commit(pub Vec<Change>);
 
 /// The oldest waiting records with a seq above `after`, first in first out.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<Vec<OutboxRecord>, StoreError>")]
+#[rtype(result = "Result<OutboxPage, StoreError>")]
 pub struct ReadOutbox {
+    /// Only records of that kind; None for all.
+    pub kind: Option<MessageKind>,
     /// Exclusive lower bound.
     pub after: u64,
     /// At most so many.
@@ -104,7 +106,7 @@ pub enum QueueError {
     #[error("no connection to the control plane")]
     NotConnected,
     /// Only messages that are never evicted are left, and they fill the queue.
-    #[error("the queue is full ({bytes} of {limit} bytes) and holds only results of runs")]
+    #[error("the queue is full ({bytes} of {limit} bytes wait) and nothing in it may go to make room")]
     Full {
         /// Bytes that wait.
         bytes: u64,
@@ -122,6 +124,9 @@ pub enum QueueError {
         /// In bytes.
         limit: usize,
     },
+    /// Changes need a durable message to ride with.
+    #[error("changes of the state can only go with a durable message")]
+    NotDurable,
     /// Only a server sends that.
     #[error("only a control plane sends such a message")]
     NotOurs,

@@ -38,6 +38,26 @@ pub struct OutboxRecord {
     pub envelope: Bytes,
 }
 
+/// Some of the outbox, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxPage {
+    /// What can be sent.
+    pub records: Vec<OutboxRecord>,
+    /// What was met on the way and did not open or decode, and is in the outbox no more.
+    pub set_aside: Vec<SetAside>,
+}
+
+/// A record of the outbox that was moved to the quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// Its seq.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: MessageKind,
+    /// Bytes of its envelope.
+    pub bytes: u64,
+}
+
 /// The outbox in numbers, one entry a kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxTotals {

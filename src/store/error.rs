@@ -49,6 +49,14 @@ pub enum StoreError {
         /// What the kernel said.
         cause: String,
     },
+    /// A change contradicts what is stored: it would overwrite a message that waits.
+    #[error("{}: refused: {cause}", path.display())]
+    Refused {
+        /// The state file.
+        path: PathBuf,
+        /// What contradicts what.
+        cause: String,
+    },
     /// A read or write failed for another reason.
     #[error("{}: {cause}", path.display())]
     Io {

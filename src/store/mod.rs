@@ -3,5 +3,5 @@
 mod change;
 mod error;
 
-pub use change::{Change, OutboxRecord, OutboxTotals, Recovered};
+pub use change::{Change, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside};
 pub use error::StoreError;
