@@ -1,7 +1,7 @@
 //! A second look at an object on the disk, without reading all of it.
 
+use super::error::{Disorder, OpenError};
 use super::format::{END_LEN, FRAME_LEN, KEY_LEN, MAX_LEN, MIN_LEN, Place, cipher};
-use super::open::{Disorder, OpenError};
 use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use std::io::{self, Read, Seek, SeekFrom};
 

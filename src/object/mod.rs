@@ -31,15 +31,19 @@
 
 mod digest;
 mod ends;
+mod error;
 mod format;
 mod open;
 mod seal;
+mod token;
 
 pub use digest::{Digest, HashingReader, HashingWriter};
 pub use ends::check_ends;
+pub use error::{Disorder, OpenError};
 pub use format::{CHUNK_LEN, END_LEN, FRAME_LEN, KEY_LEN, MAX_LEN, MIN_LEN, sealed_len};
-pub use open::{Disorder, OpenError, Opener, Order};
+pub use open::{Opener, Order};
 pub use seal::Sealer;
+pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,4 @@
+//! What must hold for every input.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
+
+mod object;
