@@ -1,1 +1,4 @@
-//! What the host looks like: metrics, tools.
+//! What the host looks like: numbers for the heartbeat, tools that are installed.
+
+pub mod host;
+pub mod tools;

@@ -1,0 +1,237 @@
+//! What each command means (protocol section 4).
+
+use super::neighbours::{ANSWER_LIMIT, ATTEMPTS, DispatcherNeighbours, Neighbours, Silent};
+use crate::actors::messages::{
+    CancelRun, Command, Commit, Configured, QueueError, Recover, Refusal, ServerCommand, StartRun, Submit,
+};
+use crate::model::{JobId, Plan};
+use crate::store::Change;
+use crate::wire::{Payload, convert, v1};
+use actix::prelude::*;
+use bytes::Bytes;
+use prost::Message as _;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How often an Ack is offered to a Queue whose store is restarting.
+const ACK_ATTEMPTS: u32 = 3;
+
+/// What is asked of a neighbour that is not there is refused so: the server may try again.
+const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
+const STORE_SILENT: &str = "the agent's state store is restarting: send it again";
+
+/// Works off commands, one at a time.
+pub(super) struct Worker {
+    neighbours: Neighbours,
+    version: watch::Sender<Option<u64>>,
+    /// None before the first configuration.
+    plan: Option<Arc<Plan>>,
+    /// Who has been told the plan already.
+    told: Vec<Recipient<Configured>>,
+}
+
+impl Worker {
+    pub(super) fn new(neighbours: Neighbours, version: watch::Sender<Option<u64>>) -> Self {
+        Self { neighbours, version, plan: None, told: Vec::new() }
+    }
+
+    /// Takes up the configuration of the earlier life. Until then no command is looked at: an older
+    /// one must not be taken for new.
+    ///
+    /// # Errors
+    /// Why the state could not be read.
+    pub(super) async fn recover(&mut self) -> Result<(), String> {
+        let recovered = match self.ask(|n| &n.recover, Recover).await {
+            Ok(Ok(recovered)) => recovered,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(Silent) => return Err("the state store does not answer".to_owned()),
+        };
+        if let Some((version, bytes)) = recovered.config {
+            match v1::AgentConfig::decode(bytes) {
+                Ok(config) => self.apply(&config).await,
+                Err(error) => tracing::error!(
+                    version, %error,
+                    "the stored configuration does not decode: runs are refused until the control plane sends it again"
+                ),
+            }
+        }
+        self.version.send_replace(Some(self.applied_version()));
+        Ok(())
+    }
+
+    /// Works one command off and answers it, where an answer is wanted.
+    pub(super) async fn take_on(&mut self, ServerCommand { correlation_id, command }: ServerCommand) {
+        let answer = match command {
+            Command::Configure(config) => self.configure(config).await,
+            Command::RunBackup(message) => self.run_backup(message).await,
+            Command::CancelJob(message) => self.cancel_job(message).await,
+            Command::RunHealthCheck(message) => {
+                tracing::warn!(check_id = message.check_id, "health check refused: not supported");
+                Err(Refusal::Other("health checks are not supported by this version".to_owned()))
+            }
+            Command::SelfUpdate(message) => {
+                tracing::warn!(target_version = message.target_version, "self-update refused: not supported");
+                Err(Refusal::Other("self-update is not supported by this version".to_owned()))
+            }
+        };
+        if !correlation_id.is_empty() {
+            self.ack(correlation_id, answer).await;
+        }
+    }
+
+    fn applied_version(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |plan| plan.version)
+    }
+
+    /// Rule 2: a lower version is ignored, an equal one changes nothing.
+    async fn configure(&mut self, config: v1::AgentConfig) -> Result<(), Refusal> {
+        let version = config.version;
+        if let Some(applied) = self.plan.as_ref().map(|plan| plan.version) {
+            if version < applied {
+                tracing::warn!(version, applied, "configuration ignored: older than the applied one");
+                return Err(Refusal::Other(format!("version {version} is older than the applied {applied}")));
+            }
+            if version == applied {
+                tracing::debug!(version, "configuration is applied already");
+                return Ok(());
+            }
+        }
+        let change = Change::PutConfig { version, config: Bytes::from(config.encode_to_vec()) };
+        match self.ask(|n| &n.commit, Commit(vec![change])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(version, %error, "configuration not applied: it could not be stored");
+                return Err(Refusal::NotStored(error.to_string()));
+            }
+            Err(Silent) => {
+                tracing::warn!(version, "configuration not applied: the state store does not answer");
+                return Err(Refusal::NotStored(STORE_SILENT.to_owned()));
+            }
+        }
+        self.apply(&config).await;
+        self.version.send_replace(Some(version));
+        Ok(())
+    }
+
+    async fn apply(&mut self, config: &v1::AgentConfig) {
+        let convert::Translated { plan, remarks } = convert::plan(config);
+        for remark in remarks {
+            tracing::warn!(version = plan.version, "configuration: {remark}");
+        }
+        tracing::info!(
+            version = plan.version,
+            targets = plan.targets.len(),
+            jobs = plan.jobs.len(),
+            max_parallel_jobs = plan.max_parallel_jobs,
+            "configuration applied"
+        );
+        self.plan = Some(Arc::new(plan));
+        self.told.clear();
+        self.meet().await;
+    }
+
+    /// Tells the plan to every listener that does not have it yet: after a change all of them, after
+    /// a restart the fresh one.
+    fn tell(&mut self, neighbours: &DispatcherNeighbours) {
+        let Some(plan) = &self.plan else { return };
+        for listener in &neighbours.listeners {
+            if !self.told.contains(listener) {
+                listener.do_send(Configured(Arc::clone(plan)));
+            }
+        }
+        self.told.clone_from(&neighbours.listeners);
+    }
+
+    /// Waits until neighbours were replaced, and tells the fresh ones.
+    pub(super) async fn greet(&mut self) {
+        self.neighbours.changed().await;
+        self.meet().await;
+    }
+
+    /// The neighbours as they are now, every one of them told: a Runner that has just been replaced
+    /// must know the jobs before it gets an order.
+    async fn meet(&mut self) -> Option<DispatcherNeighbours> {
+        let neighbours = self.neighbours.now().await?;
+        self.tell(&neighbours);
+        Some(neighbours)
+    }
+
+    /// Asks a neighbour; where it is replaced meanwhile, its successor. Only for what may be asked twice.
+    async fn ask<M>(
+        &mut self,
+        pick: impl Fn(&DispatcherNeighbours) -> &Recipient<M>,
+        message: M,
+    ) -> Result<M::Result, Silent>
+    where
+        M: Message + Clone + Send + 'static,
+        M::Result: Send,
+    {
+        for _ in 0..ATTEMPTS {
+            let neighbours = self.meet().await.ok_or(Silent)?;
+            match timeout(ANSWER_LIMIT, pick(&neighbours).send(message.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                // Gone: its successor is handed out at once.
+                Ok(Err(_)) => self.neighbours.replaced().await,
+                Err(_) => {}
+            }
+        }
+        Err(Silent)
+    }
+
+    async fn run_backup(&mut self, message: v1::RunBackup) -> Result<(), Refusal> {
+        let order = convert::run_order(message).map_err(|error| Refusal::Other(error.to_string()))?;
+        let (run_id, job_id) = (order.run_id.clone(), order.job_id.clone());
+        let answer = match self.ask(|n| &n.start_run, StartRun(order)).await {
+            Ok(answer) => answer,
+            Err(Silent) => Err(Refusal::Other(RUNNER_SILENT.to_owned())),
+        };
+        match &answer {
+            Ok(()) => tracing::info!(%run_id, %job_id, "run accepted"),
+            Err(refusal) => tracing::warn!(%run_id, %job_id, %refusal, "run refused"),
+        }
+        answer
+    }
+
+    async fn cancel_job(&mut self, message: v1::CancelJob) -> Result<(), Refusal> {
+        let job_id = JobId::from(message.job_id);
+        let answer = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
+            Ok(answer) => answer,
+            Err(Silent) => Err(Refusal::Other(RUNNER_SILENT.to_owned())),
+        };
+        match &answer {
+            Ok(()) => tracing::info!(%job_id, "run is being cancelled"),
+            Err(refusal) => tracing::warn!(%job_id, %refusal, "cancel refused"),
+        }
+        answer
+    }
+
+    /// Rule 4. Durable: the Queue answers once the Ack is on disk. Where the disk does not take it, the
+    /// server still hears it if the link is up.
+    async fn ack(&mut self, correlation_id: String, answer: Result<(), Refusal>) {
+        let (accepted, reason) = match answer {
+            Ok(()) => (true, String::new()),
+            Err(refusal) => (false, refusal.to_string()),
+        };
+        let payload = Payload::Ack(v1::Ack { correlation_id: correlation_id.clone(), accepted, reason });
+        let durable = Submit::new(payload.clone()).answering(correlation_id.clone());
+        for _ in 0..ACK_ATTEMPTS {
+            match self.ask(|n| &n.submit, durable.clone()).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(QueueError::StoreGone)) => self.neighbours.pause().await,
+                Ok(Err(error)) => {
+                    tracing::warn!(correlation_id, accepted, %error, "ack not stored: sent without");
+                    break;
+                }
+                Err(Silent) => break,
+            }
+        }
+        match self.ask(|n| &n.submit, Submit::ephemeral(payload, correlation_id.clone())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(correlation_id, accepted, %error, "command not acked"),
+            Err(Silent) => {
+                tracing::warn!(correlation_id, accepted, "command not acked: the queue does not answer");
+            }
+        }
+    }
+}
