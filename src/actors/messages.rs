@@ -7,7 +7,6 @@ use crate::model::{
 };
 use crate::store::{Change, OutboxPage, Recovered, StoreError};
 use crate::wire::Payload;
-use crate::wire::v1;
 use actix::prelude::*;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -216,20 +215,7 @@ pub struct ServerCommand {
     pub command: Command,
 }
 
-/// What a server can ask, apart from Ping, which the Connection answers itself.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// `RegisterAck.config` or `ConfigUpdate.config`.
-    Configure(v1::AgentConfig),
-    /// Start a run.
-    RunBackup(v1::RunBackup),
-    /// Stop a job's run.
-    CancelJob(v1::CancelJob),
-    /// Run a check now.
-    RunHealthCheck(v1::RunHealthCheck),
-    /// Replace the binary.
-    SelfUpdate(v1::SelfUpdate),
-}
+pub use crate::channel::Command;
 
 /// The connection climbed or fell, for the Supervisor.
 #[derive(Debug, Clone, Message)]
