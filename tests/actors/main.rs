@@ -1,0 +1,6 @@
+//! The actors, each alone among fakes, in virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
+
+mod dispatcher;
+mod fake;
+mod heartbeat;
