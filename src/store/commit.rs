@@ -1,0 +1,212 @@
+//! Changes become durable: one transaction, synced before it answers.
+
+use super::fault::Fault;
+use super::open::Access;
+use super::schema::{META, OUTBOX, RUNS, meta, outbox_place};
+use super::seal::Sealer;
+use super::{Change, OutboxRecord, Store, StoreError};
+use crate::model::{MessageKind, RunId, RunPhase, RunRecord};
+use redb::{Database, ReadableTable, Table, WriteTransaction};
+use std::collections::BTreeSet;
+
+impl Store {
+    /// Makes these changes in one transaction: all are durable when it answers, or none is.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a change that contradicts what is stored, [`StoreError::NoSpace`],
+    /// [`StoreError::Io`], [`StoreError::Damaged`]. After each, later commits can work.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.commit_group(&[changes])
+    }
+
+    /// Makes the changes of many senders in one transaction.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], for all of them.
+    pub fn commit_group(&mut self, lists: &[&[Change]]) -> Result<(), StoreError> {
+        let changes: u64 = lists.iter().map(|list| list.len() as u64).sum();
+        if changes == 0 {
+            return Ok(());
+        }
+        if self.access == Access::Read {
+            return Err(Fault::Refused("it is open for reading only".into()).at(&self.path));
+        }
+        // Most transactions touch no run, and copy nothing.
+        let kept = touches_runs(lists).then(|| self.finished.clone());
+        let max = self.options.max_finished_runs;
+        let mut runs = FinishedRuns { kept: kept.unwrap_or_default(), max };
+        match self.work(|live, sealer| transact(&live.db, sealer, lists, &mut runs)) {
+            Ok(()) => {
+                if touches_runs(lists) {
+                    self.finished = runs.kept;
+                }
+                self.status.commits += 1;
+                self.status.changes += changes;
+                self.status.write_error = None;
+                Ok(())
+            }
+            Err(error) => {
+                if !matches!(error, StoreError::Refused { .. }) {
+                    self.status.write_error = Some(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn touches_runs(lists: &[&[Change]]) -> bool {
+    lists.iter().copied().flatten().any(|change| match change {
+        Change::PutRun(_) | Change::ForgetRun(_) => true,
+        Change::Append(_)
+        | Change::Remove(_)
+        | Change::PutConfig { .. }
+        | Change::PutSession(_)
+        | Change::ReserveSeq(_) => false,
+    })
+}
+
+/// A transaction with the promises of the module's head.
+pub(super) fn begin(db: &Database) -> Result<WriteTransaction, Fault> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    Ok(txn)
+}
+
+fn transact(
+    db: &Database,
+    sealer: &Sealer,
+    lists: &[&[Change]],
+    runs: &mut FinishedRuns,
+) -> Result<(), Fault> {
+    let txn = begin(db)?;
+    {
+        let mut tables = Tables {
+            outbox: txn.open_table(OUTBOX)?,
+            runs: txn.open_table(RUNS)?,
+            meta: txn.open_table(META)?,
+            sealer,
+        };
+        for change in lists.iter().copied().flatten() {
+            tables.apply(change, runs)?;
+        }
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+struct Tables<'t> {
+    outbox: Table<'t, (u8, u64), &'static [u8]>,
+    runs: Table<'t, &'static str, &'static [u8]>,
+    meta: Table<'t, &'static str, &'static [u8]>,
+    sealer: &'t Sealer,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, change: &Change, runs: &mut FinishedRuns) -> Result<(), Fault> {
+        match change {
+            Change::Append(record) => self.append(record),
+            Change::Remove(seqs) => self.remove(seqs),
+            Change::PutRun(record) => self.put_run(record, runs),
+            Change::ForgetRun(run_id) => {
+                runs.forget(run_id);
+                self.runs.remove(run_id.as_str())?;
+                Ok(())
+            }
+            Change::PutConfig { version, config } => {
+                self.put_meta(meta::CONFIG, &[&version.to_le_bytes(), config.as_ref()].concat())
+            }
+            Change::PutSession(session) => self.put_meta(meta::SESSION, session.as_bytes()),
+            Change::ReserveSeq(seq) => self.reserve(*seq),
+        }
+    }
+
+    fn append(&mut self, record: &OutboxRecord) -> Result<(), Fault> {
+        let OutboxRecord { seq, kind, envelope } = record;
+        for kind in MessageKind::ALL {
+            if self.outbox.get((kind as u8, *seq))?.is_some() {
+                return Err(Fault::Refused(format!("a message with seq {seq} waits already")));
+            }
+        }
+        let sealed = self.sealer.seal("outbox", &outbox_place(*kind, *seq), envelope)?;
+        self.outbox.insert((*kind as u8, *seq), sealed.as_slice())?;
+        Ok(())
+    }
+
+    /// A seq that is not there was removed before: evicted while it was in flight.
+    fn remove(&mut self, seqs: &[u64]) -> Result<(), Fault> {
+        for seq in seqs {
+            for kind in MessageKind::ALL {
+                if self.outbox.remove((kind as u8, *seq))?.is_some() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_run(&mut self, record: &RunRecord, runs: &mut FinishedRuns) -> Result<(), Fault> {
+        let run_id = record.order.run_id.as_str();
+        let json = serde_json::to_vec(record)
+            .map_err(|error| Fault::Refused(format!("the record of run \"{run_id}\": {error}")))?;
+        let sealed = self.sealer.seal("runs", run_id.as_bytes(), &json)?;
+        self.runs.insert(run_id, sealed.as_slice())?;
+        for forgotten in runs.note(record) {
+            self.runs.remove(forgotten.as_str())?;
+        }
+        Ok(())
+    }
+
+    fn put_meta(&mut self, name: &str, content: &[u8]) -> Result<(), Fault> {
+        let sealed = self.sealer.seal("meta", name.as_bytes(), content)?;
+        self.meta.insert(name, sealed.as_slice())?;
+        Ok(())
+    }
+
+    /// Never lowers the reservation.
+    fn reserve(&mut self, seq: u64) -> Result<(), Fault> {
+        let reserved = match self.meta.get(meta::SEQ)? {
+            Some(sealed) => self
+                .sealer
+                .open("meta", meta::SEQ.as_bytes(), sealed.value())
+                .ok()
+                .and_then(|content| content.try_into().ok().map(u64::from_le_bytes)),
+            None => None,
+        };
+        if reserved.is_some_and(|reserved| reserved >= seq) {
+            return Ok(());
+        }
+        self.put_meta(meta::SEQ, &seq.to_le_bytes())
+    }
+}
+
+/// Which finished runs are kept. Works on a copy that counts only when the transaction does.
+pub(super) struct FinishedRuns {
+    pub(super) kept: BTreeSet<(u64, RunId)>,
+    pub(super) max: usize,
+}
+
+impl FinishedRuns {
+    /// Takes the record in and answers the runs that are now too many.
+    pub(super) fn note(&mut self, record: &RunRecord) -> Vec<RunId> {
+        let run_id = &record.order.run_id;
+        self.forget(run_id);
+        match &record.phase {
+            RunPhase::Finished { at_ms, .. } => {
+                self.kept.insert((*at_ms, run_id.clone()));
+            }
+            RunPhase::Accepted | RunPhase::Started { .. } => {}
+        }
+        let mut forgotten = Vec::new();
+        while self.kept.len() > self.max
+            && let Some((_, run_id)) = self.kept.pop_first()
+        {
+            forgotten.push(run_id);
+        }
+        forgotten
+    }
+
+    fn forget(&mut self, run_id: &RunId) {
+        self.kept.retain(|(_, kept)| kept != run_id);
+    }
+}

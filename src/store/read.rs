@@ -1,0 +1,270 @@
+//! What is in the file. A record that does not open or decode is set aside, and its neighbours go on.
+
+use super::commit::{FinishedRuns, begin};
+use super::fault::Fault;
+use super::open::{Access, Live};
+use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place};
+use super::seal::{OVERHEAD_BYTES, Sealer};
+use super::{OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
+use crate::model::{MessageKind, RunId, RunRecord, unix_ms};
+use bytes::Bytes;
+use redb::{AccessGuard, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use std::iter::Peekable;
+
+/// What a reading of the whole file found.
+pub(super) struct Found {
+    recovered: Recovered,
+    broken: Vec<Broken>,
+}
+
+/// Where a record that cannot be used lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Broken {
+    Outbox(u8, u64),
+    Run(String),
+    Meta(&'static str),
+}
+
+impl Store {
+    /// What an earlier life left.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn recover(&mut self) -> Result<Recovered, StoreError> {
+        let found = self.work(|live, sealer| read_all(live, sealer))?;
+        Ok(self.take_in(found))
+    }
+
+    /// Sets aside what is broken and keeps in mind what commits must know.
+    pub(super) fn take_in(&mut self, found: Found) -> Recovered {
+        let Found { mut recovered, broken } = found;
+        if broken.contains(&Broken::Meta(meta::SEQ)) {
+            // Nobody knows which seqs were used. No agent has sent as many messages as milliseconds
+            // have passed since 1970, so this seq is new.
+            recovered.next_seq = recovered.next_seq.max(unix_ms());
+        }
+        let mut runs = FinishedRuns { kept: Default::default(), max: usize::MAX };
+        for record in &recovered.runs {
+            runs.note(record);
+        }
+        self.finished = runs.kept;
+        self.set_aside(&broken);
+        recovered
+    }
+
+    /// The oldest waiting records with a seq above `after`, of that kind or of all: at most
+    /// `max_count` and `max_bytes` of envelopes, though a single larger one is still given.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn read_outbox(
+        &mut self,
+        kind: Option<MessageKind>,
+        after: u64,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Result<OutboxPage, StoreError> {
+        let limits = Limits { kind, after, max_count, max_bytes };
+        let page = self.work(|live, sealer| read_page(live, sealer, limits))?;
+        let broken: Vec<_> =
+            page.set_aside.iter().map(|record| Broken::Outbox(record.kind as u8, record.seq)).collect();
+        self.set_aside(&broken);
+        Ok(page)
+    }
+
+    /// Moves records to the quarantine. Where that cannot be done now they stay, and are passed over
+    /// again by the next reader.
+    fn set_aside(&mut self, broken: &[Broken]) {
+        if broken.is_empty() {
+            return;
+        }
+        self.status.quarantined += broken.len() as u64;
+        let path = self.path.display().to_string();
+        for record in broken {
+            tracing::error!(
+                path,
+                ?record,
+                "a record of the state file does not open or decode: it is set aside in the quarantine, its neighbours go on"
+            );
+        }
+        if self.access == Access::Read {
+            return;
+        }
+        let max = self.options.max_quarantined;
+        let moved = self.work(|live, _| {
+            let txn = begin(&live.db)?;
+            for record in broken {
+                quarantine(&txn, record, max)?;
+            }
+            txn.commit()?;
+            Ok(())
+        });
+        if let Err(error) = moved {
+            tracing::warn!(%error, "records could not be moved to the quarantine");
+        }
+    }
+}
+
+fn quarantine(txn: &WriteTransaction, record: &Broken, max: u64) -> Result<(), Fault> {
+    let to_bytes = |value: Option<AccessGuard<'_, &'static [u8]>>| value.map(|value| value.value().to_vec());
+    let (table, key, value) = match record {
+        Broken::Outbox(kind, seq) => {
+            let mut key = vec![*kind];
+            key.extend_from_slice(&seq.to_be_bytes());
+            ("outbox", key, to_bytes(txn.open_table(OUTBOX)?.remove((*kind, *seq))?))
+        }
+        Broken::Run(run_id) => {
+            let value = to_bytes(txn.open_table(RUNS)?.remove(run_id.as_str())?);
+            ("runs", run_id.clone().into_bytes(), value)
+        }
+        Broken::Meta(name) => {
+            ("meta", name.as_bytes().to_vec(), to_bytes(txn.open_table(META)?.remove(*name)?))
+        }
+    };
+    let mut kept = txn.open_table(QUARANTINE)?;
+    if let Some(value) = value
+        && kept.len()? < max
+    {
+        kept.insert((table, key.as_slice()), value.as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn read_all(live: &Live, sealer: &Sealer) -> Result<Found, Fault> {
+    let mut broken = Vec::new();
+    let txn = live.db.begin_read()?;
+    let outbox = totals(&txn.open_table(OUTBOX)?, &mut broken)?;
+    let runs = runs(&txn.open_table(RUNS)?, sealer, &mut broken)?;
+    let table = txn.open_table(META)?;
+    let mut open = |name: &'static str| -> Result<Option<Vec<u8>>, Fault> {
+        let Some(sealed) = table.get(name)? else {
+            return Ok(None);
+        };
+        let content = sealer.open("meta", name.as_bytes(), sealed.value()).ok();
+        if content.is_none() {
+            broken.push(Broken::Meta(name));
+        }
+        Ok(content)
+    };
+    let reserved = open(meta::SEQ)?.and_then(|content| content.try_into().ok().map(u64::from_le_bytes));
+    let config = open(meta::CONFIG)?.and_then(|content| {
+        let (version, config) = content.split_first_chunk()?;
+        Some((u64::from_le_bytes(*version), Bytes::copy_from_slice(config)))
+    });
+    let session_id = open(meta::SESSION)?.and_then(|content| String::from_utf8(content).ok());
+    // The first seq is 1: 0 is what a peer reads where there is none.
+    let next_seq = reserved.unwrap_or(0).max(outbox.last_seq.map_or(1, |last| last.saturating_add(1))).max(1);
+    let recovered = Recovered { next_seq, config, session_id, runs, outbox };
+    Ok(Found { recovered, broken })
+}
+
+/// The outbox in numbers, without unsealing, in constant memory.
+fn totals(
+    outbox: &impl ReadableTable<(u8, u64), &'static [u8]>,
+    broken: &mut Vec<Broken>,
+) -> Result<OutboxTotals, Fault> {
+    let mut totals = OutboxTotals::default();
+    for kind in MessageKind::ALL {
+        let (mut count, mut bytes) = (0, 0);
+        for record in outbox.range((kind as u8, 0)..=(kind as u8, u64::MAX))? {
+            let (key, value) = record?;
+            let (_, seq) = key.value();
+            count += 1;
+            bytes += envelope_bytes(value.value());
+            totals.first_seq = Some(totals.first_seq.map_or(seq, |first| first.min(seq)));
+            totals.last_seq = Some(totals.last_seq.map_or(seq, |last| last.max(seq)));
+        }
+        totals.by_kind.push((kind, count, bytes));
+    }
+    if outbox.len()? != totals.depth() {
+        for record in outbox.iter()? {
+            let (kind, seq) = record?.0.value();
+            if MessageKind::from_u8(kind).is_none() {
+                broken.push(Broken::Outbox(kind, seq));
+            }
+        }
+    }
+    Ok(totals)
+}
+
+fn envelope_bytes(sealed: &[u8]) -> u64 {
+    sealed.len().saturating_sub(OVERHEAD_BYTES) as u64
+}
+
+fn runs(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    sealer: &Sealer,
+    broken: &mut Vec<Broken>,
+) -> Result<Vec<RunRecord>, Fault> {
+    let mut runs: Vec<RunRecord> = Vec::new();
+    for record in table.iter()? {
+        let (key, sealed) = record?;
+        let run_id = key.value();
+        let json = sealer.open("runs", run_id.as_bytes(), sealed.value()).ok();
+        let record = json.and_then(|json| serde_json::from_slice::<RunRecord>(&json).ok());
+        match record.filter(|record| record.order.run_id == RunId::from(run_id)) {
+            Some(record) => runs.push(record),
+            None => broken.push(Broken::Run(run_id.to_owned())),
+        }
+    }
+    runs.sort_by(|a, b| (a.accepted_at_ms, &a.order.run_id).cmp(&(b.accepted_at_ms, &b.order.run_id)));
+    Ok(runs)
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    kind: Option<MessageKind>,
+    after: u64,
+    max_count: usize,
+    max_bytes: usize,
+}
+
+/// Merges the kinds by seq: each lies together in the table, in its order.
+fn read_page(live: &Live, sealer: &Sealer, limits: Limits) -> Result<OutboxPage, Fault> {
+    let mut page = OutboxPage::default();
+    let Some(first) = limits.after.checked_add(1) else {
+        return Ok(page);
+    };
+    let outbox = live.db.begin_read()?.open_table(OUTBOX)?;
+    let mut kinds = Vec::new();
+    for kind in MessageKind::ALL.into_iter().filter(|kind| limits.kind.is_none_or(|only| only == *kind)) {
+        let range = outbox.range((kind as u8, first)..=(kind as u8, u64::MAX))?;
+        kinds.push((kind, range.peekable()));
+    }
+    let mut bytes = 0;
+    while page.records.len() + page.set_aside.len() < limits.max_count
+        && let Some(oldest) = oldest(&mut kinds)
+        && let Some((kind, range)) = kinds.get_mut(oldest)
+        && let Some(record) = range.next()
+    {
+        let (key, value) = record?;
+        let (_, seq) = key.value();
+        let size = envelope_bytes(value.value());
+        bytes += size;
+        if bytes > limits.max_bytes as u64 && !page.records.is_empty() {
+            break;
+        }
+        match sealer.open("outbox", &outbox_place(*kind, seq), value.value()) {
+            Ok(envelope) => {
+                page.records.push(OutboxRecord { seq, kind: *kind, envelope: envelope.into() });
+            }
+            Err(_) => page.set_aside.push(SetAside { seq, kind: *kind, bytes: size }),
+        }
+    }
+    Ok(page)
+}
+
+type Range = Peekable<redb::Range<'static, (u8, u64), &'static [u8]>>;
+
+/// The index of the kind whose next record is the oldest. An error counts as the oldest: it must be
+/// met, not passed over.
+fn oldest(kinds: &mut [(MessageKind, Range)]) -> Option<usize> {
+    let next = |range: &mut Range| match range.peek()? {
+        Ok((key, _)) => Some(key.value().1),
+        Err(_) => Some(0),
+    };
+    (0..kinds.len())
+        .filter_map(|index| Some((next(&mut kinds[index].1)?, index)))
+        .min()
+        .map(|(_, index)| index)
+}
