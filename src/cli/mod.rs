@@ -1,9 +1,13 @@
 //! One file a subcommand. Each has its `Args` and a `run` that ends in a [`CliResult`].
 
 mod completions;
+mod decrypt;
 mod error;
 mod man;
+mod opening;
 mod output;
+mod progress;
+mod verify;
 mod version;
 
 pub use error::{CliError, CliResult};
@@ -23,6 +27,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Decrypt a backup object with a decryption token.
+    Decrypt(decrypt::Args),
+    /// Check that a backup object opens, to its end, without writing it.
+    Verify(verify::Args),
     /// Print version, commit and platform.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -34,6 +42,8 @@ enum Command {
 impl Command {
     fn run(self) -> CliResult {
         match self {
+            Self::Decrypt(args) => decrypt::run(args),
+            Self::Verify(args) => verify::run(args),
             Self::Version(args) => version::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
