@@ -11,6 +11,7 @@ WORKDIR /build
 COPY . .
 # The commit is shown by `version`; a build context without .git may hand it in.
 ARG BACKUPY_COMMIT=
+ENV BACKUPY_COMMIT=$BACKUPY_COMMIT
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --release --locked && cp target/release/backupy-agent /usr/local/bin/

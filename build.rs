@@ -15,10 +15,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("cargo:rerun-if-changed={log}");
     }
-    println!(
-        "cargo:rustc-env=BACKUPY_COMMIT={}",
-        git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into())
-    );
+    // A build without a checkout (a container's build context) may be told.
+    println!("cargo:rerun-if-env-changed=BACKUPY_COMMIT");
+    let told = std::env::var("BACKUPY_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = told.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    println!("cargo:rustc-env=BACKUPY_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     Ok(())
 }
 
