@@ -1,5 +1,6 @@
 //! The actors: one file an actor, one struct a message.
 
+pub mod connection;
 pub mod dispatcher;
 pub mod heartbeat;
 pub mod life;

@@ -25,6 +25,22 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Bytes of its content.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(bytes) => *bytes,
+            Self::Binary(bytes) | Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
+            Self::Close { reason, .. } => reason.as_ref().map_or(0, String::len),
+        }
+    }
+
+    /// Whether it has no content.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Makes messages of frames. At most 4 MiB and [`MAX_EMPTY_FRAGMENTS`] are held.
 #[derive(Debug, Default)]
 pub struct Assembler {

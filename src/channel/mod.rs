@@ -12,6 +12,7 @@
 pub mod assemble;
 pub mod backoff;
 mod command;
+pub mod dial;
 mod exit;
 pub mod frame;
 pub mod guard;
