@@ -2,3 +2,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
 mod object;
+mod wire;
+mod wire_values;
