@@ -1,5 +1,6 @@
 //! One file a subcommand. Each has its `Args` and a `run` that ends in a [`CliResult`].
 
+mod check_config;
 mod completions;
 mod decrypt;
 mod error;
@@ -7,11 +8,13 @@ mod man;
 mod opening;
 mod output;
 mod progress;
+mod settings_args;
 mod verify;
 mod version;
 
 pub use error::{CliError, CliResult};
 pub use output::{print, print_json};
+pub use settings_args::SettingsArgs;
 
 use crate::model::SysExit;
 use clap::{Parser, Subcommand};
@@ -31,6 +34,8 @@ enum Command {
     Decrypt(decrypt::Args),
     /// Check that a backup object opens, to its end, without writing it.
     Verify(verify::Args),
+    /// Check the configuration and print it, with the place that each value comes from.
+    CheckConfig(check_config::Args),
     /// Print version, commit and platform.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -44,6 +49,7 @@ impl Command {
         match self {
             Self::Decrypt(args) => decrypt::run(args),
             Self::Verify(args) => verify::run(args),
+            Self::CheckConfig(args) => check_config::run(args),
             Self::Version(args) => version::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

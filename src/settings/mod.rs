@@ -1,135 +1,39 @@
 //! File, environment and flags, merged and validated into one value.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `types` | the validated values |
+//! | `keys` | the table: key, variable, flag, kind, default |
+//! | `layers` | each layer as a source of the `config` crate; every value remembers where it came from |
+//! | `file` | the TOML file with line and column of every key, unknown keys |
+//! | `raw` | the merged layers typed by serde, wrong types kept as such |
+//! | `validate` | raw -> valid, every fault at once |
+//! | `agent_key` | where the key comes from, and its pattern |
+//! | `state_dir` | makes and probes the directories that are written to |
+//! | `shown`, `fault` | what may be shown of a value; what is wrong with one |
 
-use secrecy::SecretString;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use url::Url;
+mod agent_key;
+mod fault;
+mod file;
+mod keys;
+mod layers;
+mod load;
+mod network;
+mod raw;
+mod shown;
+mod size;
+mod state_dir;
+#[cfg(test)]
+mod tests;
+mod types;
+mod validate;
 
-/// Everything the agent is told on its host. Only `load` makes one: it is valid.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The control plane.
-    pub server: Server,
-    /// The state directory.
-    pub state: State,
-    /// Logs.
-    pub log: Log,
-    /// The metrics exporter.
-    pub metrics: Metrics,
-    /// The Docker socket.
-    pub docker: Docker,
-    /// Hooks.
-    pub hooks: Hooks,
-    /// Backup runs.
-    pub backup: Backup,
-    /// Self-update.
-    pub update: Update,
-}
+pub use fault::{Fault, Faults};
+pub use keys::{KEYS, Key, Kind};
+pub use layers::{Flag, Sources};
+pub use load::{Loaded, Row, load, load_state_dir};
+pub use state_dir::prepare;
+pub use types::{Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update};
 
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// `http`, `https`, `ws` or `wss`; the clear ones only with `allow_insecure`.
-    pub url: Url,
-    /// Matches the contract's pattern (protocol section 1).
-    pub agent_key: SecretString,
-    /// PEM; None means the platform's roots.
-    pub ca_file: Option<PathBuf>,
-    /// SHA-256 of SubjectPublicKeyInfo; empty means none is asked.
-    pub pins: Vec<[u8; 32]>,
-    /// Clear-text URLs may be used, for development.
-    pub allow_insecure: bool,
-    /// HTTP CONNECT proxy.
-    pub proxy: Option<Url>,
-    /// Hosts that are dialled without the proxy, as in NO_PROXY.
-    pub no_proxy: Vec<String>,
-}
-
-/// `[state]`
-#[derive(Debug, Clone)]
-pub struct State {
-    /// 0700, made if missing, probed for writing.
-    pub dir: PathBuf,
-    /// Bound of the disk queue, bytes.
-    pub max_queue_bytes: u64,
-}
-
-/// `[log]`
-#[derive(Debug, Clone, Copy)]
-pub struct Log {
-    /// The least severe that is written.
-    pub level: LogLevel,
-    /// How.
-    pub format: LogFormat,
-}
-
-/// `log.level`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Everything.
-    Trace,
-    /// For developers.
-    Debug,
-    /// What an operator wants to know.
-    Info,
-    /// What may become a problem.
-    Warn,
-    /// What an operator must act on.
-    Error,
-}
-
-/// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// journald when systemd runs it, text on a terminal, else JSON.
-    Auto,
-    /// The journal's own protocol.
-    Journald,
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
-/// `[metrics]`
-#[derive(Debug, Clone, Copy)]
-pub struct Metrics {
-    /// None means off.
-    pub listen: Option<SocketAddr>,
-}
-
-/// `[docker]`
-#[derive(Debug, Clone)]
-pub struct Docker {
-    /// Of the engine's API.
-    pub socket: PathBuf,
-    /// Whether containers are looked for.
-    pub discovery: bool,
-}
-
-/// `[hooks]`
-#[derive(Debug, Clone, Copy)]
-pub struct Hooks {
-    /// The host's owner lets the server run code here.
-    pub enabled: bool,
-}
-
-/// `[backup]`
-#[derive(Debug, Clone)]
-pub struct Backup {
-    /// Only ciphertext is written here.
-    pub spool_dir: PathBuf,
-    /// 1 to 22.
-    pub zstd_level: i32,
-    /// Of zstd's workers, at least 1.
-    pub threads: u32,
-}
-
-/// `[update]`
-#[derive(Debug, Clone)]
-pub struct Update {
-    /// Off by default.
-    pub enabled: bool,
-    /// Checks the signature.
-    pub public_key_file: Option<PathBuf>,
-}
+/// Where the file is when no `--config` names one.
+pub const DEFAULT_FILE: &str = "/etc/backupy-agent/agent.toml";

@@ -1,0 +1,237 @@
+//! Raw -> valid. Every part is looked at, whatever is wrong with the others.
+
+use super::fault::Fault;
+use super::layers::Sources;
+use super::raw::{Field, Raw, RawBackup, RawLog, RawServer, RawState, RawUpdate, Size, Take};
+use super::shown::shown;
+use super::types::{
+    Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update,
+};
+use super::{agent_key, network, size};
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Below this the queue could not hold one result of a run beside some log events.
+const MIN_QUEUE_BYTES: u64 = 1024 * 1024;
+
+/// What zstd knows.
+const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = 1..=22;
+
+/// More workers than this only cost memory: each keeps a job of its own in flight.
+const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
+
+/// What the validation reads and fills.
+pub(super) struct Check<'a> {
+    pub sources: &'a Sources,
+    pub origins: BTreeMap<&'static str, String>,
+    pub faults: Vec<Fault>,
+    pub warnings: Vec<String>,
+}
+
+impl Check<'_> {
+    /// Where the value of a key came from.
+    pub fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// Something is wrong with a key's value.
+    pub fn fault(&mut self, key: &'static str, what: impl std::fmt::Display) {
+        let origin = self.origins.get(key).cloned().unwrap_or_default();
+        self.faults.push(Fault::new(key, origin, what));
+    }
+
+    /// The value where it is there and of the right type.
+    pub fn take<T: Take>(&mut self, key: &'static str, field: Field<T>) -> Option<T> {
+        match field {
+            Field::Is(value) => Some(value),
+            Field::Absent => None,
+            Field::Wrong(found) => {
+                self.fault(key, format_args!("must be {}, and is {found}", T::EXPECTED));
+                None
+            }
+        }
+    }
+
+    /// A text that is not empty: an empty one means the same as none.
+    pub fn take_text(&mut self, key: &'static str, field: Field<String>) -> Option<String> {
+        self.take(key, field).filter(|text| !text.is_empty())
+    }
+
+    /// The file of the agent key, for `check-config`.
+    pub fn agent_key_file(&self) -> Option<String> {
+        let origin = self.origin("server.agent_key");
+        origin.strip_prefix(agent_key::FROM_FILE).map(str::to_owned)
+    }
+}
+
+/// The valid value; None where there are faults.
+pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString>) -> Option<Settings> {
+    let server = server(check, raw.server, key);
+    let state = state(check, raw.state);
+    let log = log(check, raw.log);
+    let listen = check.take("metrics.listen", raw.metrics.listen).map(|text| network::listen(check, &text));
+    let socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
+    let discovery = check.take("docker.discovery", raw.docker.discovery);
+    let hooks = check.take("hooks.enabled", raw.hooks.enabled);
+    let backup = backup(check, raw.backup, state.as_ref().map(|state| state.dir.as_path()));
+    let update = update(check, raw.update);
+    Some(Settings {
+        server: server?,
+        state: state?,
+        log: log?,
+        metrics: Metrics { listen: listen?? },
+        docker: Docker { socket: socket?, discovery: discovery? },
+        hooks: Hooks { enabled: hooks? },
+        backup: backup?,
+        update: update?,
+    })
+}
+
+fn server(check: &mut Check<'_>, raw: RawServer, inline: Option<SecretString>) -> Option<Server> {
+    let allow_insecure = check.take("server.allow_insecure", raw.allow_insecure);
+    let url = check.take("server.url", raw.url);
+    // Where the switch itself is unreadable, one fault is enough.
+    let url = url.and_then(|text| network::server_url(check, &text, allow_insecure.unwrap_or(true)));
+    let agent_key = agent_key::find(check, raw.agent_key, inline, raw.agent_key_file);
+    let ca_file = check.take_text("server.ca_file", raw.ca_file).and_then(absolute);
+    if let Some(path) = &ca_file {
+        network::check_ca_file(check, path);
+    }
+    let pins = check.take("server.pins", raw.pins).map(|pins| network::pins(check, &pins));
+    let proxy = check.take_text("server.proxy", raw.proxy).map(|text| network::proxy(check, &text));
+    let no_proxy = check.take("server.no_proxy", raw.no_proxy);
+    Some(Server {
+        url: url?,
+        agent_key: agent_key?,
+        ca_file,
+        pins: pins??,
+        allow_insecure: allow_insecure?,
+        proxy: match proxy {
+            Some(proxy) => Some(proxy?),
+            None => None,
+        },
+        no_proxy: no_proxy?,
+    })
+}
+
+/// `state.dir`, absolute.
+pub(super) fn state_dir(check: &mut Check<'_>, dir: Field<String>) -> Option<PathBuf> {
+    let dir = check.take("state.dir", dir)?;
+    if dir.is_empty() {
+        check.fault("state.dir", "is empty: name the directory in which the agent keeps its state");
+        return None;
+    }
+    absolute(dir)
+}
+
+fn state(check: &mut Check<'_>, raw: RawState) -> Option<State> {
+    let dir = state_dir(check, raw.dir);
+    let bytes = check.take("state.max_queue_bytes", raw.max_queue_bytes).and_then(|value| {
+        let bytes = match &value {
+            Size::Bytes(bytes) => u64::try_from(*bytes).ok(),
+            Size::Text(text) => size::parse(text),
+        };
+        let written = || match &value {
+            Size::Bytes(bytes) => bytes.to_string(),
+            Size::Text(text) => shown(text),
+        };
+        match bytes {
+            None => check
+                .fault("state.max_queue_bytes", format_args!("{}: must be {}", written(), size::EXAMPLES)),
+            Some(bytes) if bytes < MIN_QUEUE_BYTES => check.fault(
+                "state.max_queue_bytes",
+                format_args!("{}: must be at least {}", written(), size::format(MIN_QUEUE_BYTES)),
+            ),
+            Some(bytes) => return Some(bytes),
+        }
+        None
+    });
+    Some(State { dir: dir?, max_queue_bytes: bytes? })
+}
+
+fn log(check: &mut Check<'_>, raw: RawLog) -> Option<Log> {
+    let level = check.take("log.level", raw.level).and_then(|name| {
+        LogLevel::from_name(name.trim())
+            .or_else(|| unknown(check, "log.level", &name, &LogLevel::ALL.map(LogLevel::name)))
+    });
+    let format = check.take("log.format", raw.format).and_then(|name| {
+        LogFormat::from_name(name.trim())
+            .or_else(|| unknown(check, "log.format", &name, &LogFormat::ALL.map(LogFormat::name)))
+    });
+    Some(Log { level: level?, format: format? })
+}
+
+fn unknown<T>(check: &mut Check<'_>, key: &'static str, value: &str, choices: &[&str]) -> Option<T> {
+    check.fault(key, format_args!("{} is unknown: choose one of {}", shown(value), choices.join(", ")));
+    None
+}
+
+fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Option<Backup> {
+    let spool_dir = check.take_text("backup.spool_dir", raw.spool_dir);
+    let level = check.take("backup.zstd_level", raw.zstd_level);
+    let level = level.and_then(|level| within(check, "backup.zstd_level", level, ZSTD_LEVELS));
+    let given = raw.threads.is_given();
+    let threads = check.take("backup.threads", raw.threads);
+    let threads = match threads {
+        Some(threads) => within(check, "backup.threads", threads, THREADS),
+        None if given => None,
+        None => Some(cores()),
+    };
+    Some(Backup {
+        spool_dir: match spool_dir {
+            Some(dir) => absolute(dir)?,
+            None => state_dir?.join("spool"),
+        },
+        zstd_level: i32::try_from(level?).ok()?,
+        threads: u32::try_from(threads?).ok()?,
+    })
+}
+
+fn within(
+    check: &mut Check<'_>,
+    key: &'static str,
+    number: i64,
+    range: std::ops::RangeInclusive<i64>,
+) -> Option<i64> {
+    if range.contains(&number) {
+        return Some(number);
+    }
+    check.fault(key, format_args!("{number} is not in {} to {}", range.start(), range.end()));
+    None
+}
+
+/// The cores that this process may use.
+fn cores() -> i64 {
+    std::thread::available_parallelism()
+        .ok()
+        .and_then(|cores| i64::try_from(cores.get()).ok())
+        .map_or(1, |cores| cores.clamp(*THREADS.start(), *THREADS.end()))
+}
+
+fn update(check: &mut Check<'_>, raw: RawUpdate) -> Option<Update> {
+    let enabled = check.take("update.enabled", raw.enabled);
+    let path = check.take_text("update.public_key_file", raw.public_key_file).and_then(absolute);
+    match (&path, enabled) {
+        (None, Some(true)) if check.faults.iter().all(|fault| fault.key() != "update.public_key_file") => {
+            check.fault(
+                "update.enabled",
+                "needs update.public_key_file: an update without a signature is refused",
+            )
+        }
+        (Some(path), Some(true)) => {
+            if let Err(error) = File::open(path) {
+                check.fault("update.public_key_file", format_args!("{}: {error}", path.display()));
+            }
+        }
+        _ => {}
+    }
+    Some(Update { enabled: enabled?, public_key_file: path })
+}
+
+/// Relative paths are below the working directory, which may change later.
+pub(super) fn absolute(path: String) -> Option<PathBuf> {
+    let path = PathBuf::from(path);
+    Some(std::path::absolute(&path).unwrap_or(path))
+}
