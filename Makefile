@@ -9,7 +9,7 @@ VENV := .tools/venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test deps test-rust plane units secrets lint fmt bench clean-demo
+.PHONY: help demo build test deps test-rust plane units secrets lint fmt bench figures clean-demo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -49,6 +49,10 @@ fmt: ## format the code
 
 bench: ## the benchmarks (release profile: minutes to build)
 	@$(CARGO) bench
+
+figures: deps ## measure start, idle and backup of the release binary (15 minutes on a quiet machine)
+	@$(CARGO) build --release
+	@$(VENV)/python -B scripts/figures.py --binary $(TARGET_DIR)/release/backupy-agent $(ARGS)
 
 clean-demo: ## delete what demos left
 	@rm -rf demo-*

@@ -1,0 +1,203 @@
+"""The figures of the README, measured from outside on the machine at hand.
+
+`make figures` runs it over the release binary. Each is given as minimum, median and maximum, and a backup beside
+`zstd -3 -T2` over the same file in the same run, one after the other: machines differ, and are shared.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import socket
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "plane"))
+
+from case import Case, config  # noqa: E402
+from certificates import Authority  # noqa: E402
+
+MIB = 1024 * 1024
+
+
+class Sink:
+    """An object store that reads an object as fast as it comes and keeps nothing."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.taken = 0
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self.take, args=(connection,), daemon=True).start()
+
+    def take(self, connection):
+        buffer = bytearray(MIB)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(65536)
+        head, body = data.split(b"\r\n\r\n", 1)
+        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
+                      if line.startswith(b"content-length:"))
+        left = length - len(body)
+        while left:
+            left -= connection.recv_into(buffer)
+        self.taken = length
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        connection.close()
+
+
+def spread(values, unit, digits=1):
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{low:.{digits}f} / {middle:.{digits}f} / {high:.{digits}f} {unit}  (min / median / max of {len(values)})"
+
+
+def cpu_ms(agent):
+    """CPU of the process so far, milliseconds; the scheduler's own count, finer than clock ticks."""
+    total = 0
+    for task in Path(f"/proc/{agent.pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e6
+
+
+def switches(agent):
+    total = 0
+    for task in Path(f"/proc/{agent.pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches"):
+                total += int(line.split()[1])
+    return total
+
+
+async def start_up(binary, root, authority, runs):
+    """From exec to the arrival of Register, on a state that exists."""
+    times = []
+    case = Case(binary, root / "start", authority)
+    case.folder.mkdir()
+    plane = await case.plane(greet={"heartbeat": 30})
+    agent = case.agent(plane, BACKUPY_LOG_LEVEL="info")
+    for _ in range(runs + 1):
+        before = time.monotonic()
+        await agent.start()
+        session = await plane.session()
+        times.append((session.register.at - before) * 1000)
+        await agent.terminate()
+    await case.finish()
+    print(f"exec to Register:  {spread(times[1:], 'ms')}", flush=True)
+
+
+async def idle(binary, root, authority, minutes):
+    """Connected, a heartbeat every 30 s, nothing to do."""
+    case = Case(binary, root / "idle", authority)
+    case.folder.mkdir()
+    plane, agent, session = await case.pair(greet={"heartbeat": 30}, BACKUPY_LOG_LEVEL="info",
+                                            BACKUPY_METRICS_LISTEN_ADDR="127.0.0.1:0")
+    await asyncio.sleep(5)
+    memory, cpu, wakeups = [], [], []
+    for _ in range(minutes):
+        used, woken = cpu_ms(agent), switches(agent)
+        await asyncio.sleep(60)
+        cpu.append(cpu_ms(agent) - used)
+        wakeups.append(switches(agent) - woken)
+        memory.append(agent.memory() / MIB)
+    await case.finish()
+    print(f"idle, memory:      {spread(memory, 'MiB RSS')}")
+    print(f"idle, CPU:         {spread(cpu, 'ms a minute', 2)}")
+    print(f"idle, wake-ups:    {spread(wakeups, 'a minute', 0)}", flush=True)
+
+
+def sample(path, size):
+    """A database whose pages compress about as well as an application's do."""
+    dice = random.Random(7)
+    words = ["".join(dice.choices("etaoinshrdlucmfwyp", k=dice.randint(2, 9))) for _ in range(20000)]
+    connection = sqlite3.connect(path)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = off")
+    connection.execute("create table orders (id integer primary key, customer text, email text, note text, total real)")
+    while path.stat().st_size < size:
+        connection.executemany("insert into orders (customer, email, note, total) values (?, ?, ?, ?)", (
+            (" ".join(dice.choices(words, k=2)), f"{dice.choice(words)}{dice.randint(1, 999)}@example.com",
+             " ".join(dice.choices(words, k=14)), round(dice.random() * 500, 2)) for _ in range(50000)))
+        connection.commit()
+        connection.execute("pragma wal_checkpoint(truncate)")
+    connection.close()
+
+
+async def peer(path):
+    before = time.monotonic()
+    process = await asyncio.create_subprocess_exec("zstd", "-3", "-T2", "-q", "-f", "-o", f"{path}.zst", str(path))
+    if await process.wait():
+        raise SystemExit("zstd failed")
+    return time.monotonic() - before
+
+
+async def backup(binary, root, authority, runs, size):
+    case = Case(binary, root / "backup", authority)
+    case.folder.mkdir()
+    path = case.folder / "sample.db"
+    sample(path, size)
+    sink = Sink()
+    plane, agent, session = await case.pair(
+        greet={"heartbeat": 30, "config": config(1, path)}, BACKUPY_LOG_LEVEL="info",
+        BACKUPY_DEV_ALLOW_INSECURE="true")
+    ours, theirs, ratios, stored = [], [], [], []
+    for number in range(runs + 1):
+        run = f"run-{number}"
+        url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
+        before = time.monotonic()
+        await session.send("RunBackup", {
+            "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
+            "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 600) * 1000),
+                             "final_s3_key": run}}, f"cmd-{number}")
+        done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 120)
+        mine, other = time.monotonic() - before, await peer(path)
+        if number == 0:
+            continue  # the first warms the page cache for both
+        ours.append(mine)
+        theirs.append(other)
+        ratios.append(mine / other)
+        stored.append(done["size_bytes"] / MIB)
+    peak = agent.memory("VmHWM") / MIB
+    zst = Path(f"{path}.zst").stat().st_size / MIB
+    print(f"backup of {path.stat().st_size / 1e6:.0f} MB:  {spread(ours, 's', 2)}")
+    print(f"zstd -3 -T2:       {spread(theirs, 's', 2)}")
+    print(f"ratio:             {spread(ratios, 'times', 2)}")
+    print(f"stored:            {stored[0]:.0f} MiB sealed, {zst:.0f} MiB by zstd alone")
+    print(f"peak memory:       {peak:.1f} MiB RSS over all {runs + 1} runs", flush=True)
+    await case.finish()
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--only", choices=["start", "idle", "backup"])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--minutes", type=int, default=3)
+    parser.add_argument("--size-mb", type=int, default=507)
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="backupy-figures-"))
+    authority = Authority(root / "authority")
+    binary = str(Path(options.binary).resolve())
+    try:
+        if options.only in (None, "start"):
+            await start_up(binary, root, authority, options.runs * 3)
+        if options.only in (None, "idle"):
+            await idle(binary, root, authority, options.minutes)
+        if options.only in (None, "backup"):
+            await backup(binary, root, authority, options.runs, options.size_mb * 10**6)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
