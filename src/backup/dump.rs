@@ -1,0 +1,183 @@
+//! From the database to the sealed spool: one thread reads, one packs, zstd's workers compress.
+
+use super::cancel::Cancel;
+use super::drivers::{self, DumpError, Scratch};
+use super::error::RunError;
+use super::pack::{Packed, Packing, pack};
+use super::pipe::{PipeWriter, Sink, pipe};
+use super::progress::Progress;
+use super::spool::Spool;
+use super::thread::on_thread;
+use crate::model::{Compression, TargetSpec};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A database that compresses better than this is rare: a run that is refused for want of a
+/// part of its size this small could not have ended well.
+const HOPEFUL_RATIO: u64 = 8;
+
+/// Stopped threads that are still in a system call (a dead network file system) are left to themselves after
+/// this: a run that is cancelled must end within 2 s.
+const STOP_GRACE: Duration = Duration::from_millis(1_000);
+
+/// What a dump made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dumped {
+    /// The object in the spool.
+    pub packed: Packed,
+    /// Of the database.
+    pub engine_version: String,
+    /// What the engine gave, before compression.
+    pub plain_bytes: u64,
+}
+
+/// Reads the target into the spool.
+///
+/// # Errors
+/// [`RunError`]
+pub async fn dump(
+    target: &TargetSpec,
+    packing: Packing,
+    scratch: Scratch,
+    spool: &Arc<Spool>,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Dumped, RunError> {
+    let (writer, reader) = pipe(cancel.clone());
+    let reading = Reading {
+        target: target.clone(),
+        compression: packing.compression,
+        scratch,
+        progress: progress.clone(),
+        cancel: cancel.clone(),
+    };
+    let read = on_thread("run-read", move || reading.read(writer))?;
+    let spool = Arc::clone(spool);
+    let packed = on_thread("run-pack", move || pack(&reader, &spool, &packing))?;
+    let both = async { (read.await, packed.await) };
+    tokio::pin!(both);
+    let (read, packed) = tokio::select! {
+        ended = &mut both => ended,
+        () = cancel.cancelled() => match tokio::time::timeout(STOP_GRACE, both).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!("a stopped run still waits for its disk: its thread is left behind");
+                return Err(RunError::Cancelled);
+            }
+        },
+    };
+    if cancel.is_cancelled() {
+        return Err(RunError::Cancelled);
+    }
+    judge(read, packed)
+}
+
+type Ended<T> = Result<T, oneshot::error::RecvError>;
+
+/// Which of the two threads knows the reason. Where one of them ended without a word, it panicked.
+fn judge(
+    read: Ended<Result<(String, u64), DumpError>>,
+    packed: Ended<Result<Option<Packed>, RunError>>,
+) -> Result<Dumped, RunError> {
+    let died = |what: &str| RunError::Internal(format!("its {what} thread ended without a result"));
+    match (read, packed) {
+        (_, Ok(Err(error))) => Err(error),
+        (_, Err(_)) => Err(died("packing")),
+        (Ok(Err(error)), _) => Err(error.into()),
+        (Err(_), _) => Err(died("reading")),
+        (Ok(Ok((engine_version, plain_bytes))), Ok(Ok(Some(packed)))) => {
+            Ok(Dumped { packed, engine_version, plain_bytes })
+        }
+        (Ok(Ok(_)), Ok(Ok(None))) => Err(RunError::Internal("the dump's end got lost".into())),
+    }
+}
+
+struct Reading {
+    target: TargetSpec,
+    compression: Compression,
+    scratch: Scratch,
+    progress: Progress,
+    cancel: Cancel,
+}
+
+impl Reading {
+    /// The engine's version and the bytes that it gave.
+    fn read(self, writer: PipeWriter) -> Result<(String, u64), DumpError> {
+        let Self { target, compression, scratch, progress, cancel } = self;
+        let mut driver = drivers::open(&target, scratch.clone(), &cancel)?;
+        let estimate = driver.estimate(&cancel)?;
+        let hope = match compression {
+            Compression::Zstd | Compression::Gzip => estimate / HOPEFUL_RATIO,
+            Compression::None => estimate,
+        };
+        scratch.room.ensure(&scratch.dir, hope)?;
+        let mut out = Watched {
+            inner: writer,
+            magic: driver.magic(),
+            matched: 0,
+            wrong: false,
+            bytes: 0,
+            estimate,
+            progress,
+        };
+        let dumped = driver.dump(&mut out, &cancel);
+        if out.wrong || (dumped.is_ok() && out.matched < out.magic.len()) {
+            let engine = driver.engine_version();
+            return Err(DumpError::Magic { target: target.id.to_string(), engine });
+        }
+        let bytes = dumped?;
+        out.inner.finish().map_err(DumpError::Output)?;
+        Ok((driver.engine_version(), bytes))
+    }
+}
+
+/// Checks the first bytes and counts the others.
+struct Watched {
+    inner: PipeWriter,
+    magic: &'static [u8],
+    matched: usize,
+    wrong: bool,
+    bytes: u64,
+    estimate: u64,
+    progress: Progress,
+}
+
+impl Watched {
+    fn check_magic(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let expected = self.magic.get(self.matched..).unwrap_or_default();
+        let compared = expected.len().min(bytes.len());
+        if expected.get(..compared) != bytes.get(..compared) {
+            self.wrong = true;
+            return Err(io::Error::other("the magic bytes are missing"));
+        }
+        self.matched += compared;
+        Ok(())
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.matched < self.magic.len() {
+            self.check_magic(bytes)?;
+        }
+        // All of it, so that what was compared is what went on.
+        self.inner.write_all(bytes)?;
+        self.bytes += bytes.len() as u64;
+        self.progress.dumping(self.bytes, self.estimate);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Sink for Watched {
+    fn restart(&mut self) -> io::Result<()> {
+        self.matched = 0;
+        self.bytes = 0;
+        self.inner.restart()
+    }
+}

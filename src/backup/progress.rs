@@ -1,0 +1,93 @@
+//! How far a run is: written by its threads, looked at once a second by whoever reports it.
+
+use crate::model::Step;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Dumping and uploading share the way to 100: which takes longer, nobody knows before. The upload ends
+/// at 99, since only a verified run is done.
+const DUMPED_PERCENT: u64 = 70;
+const UPLOADED_PERCENT: u64 = 99;
+
+/// Where a run is. Clones are the same run's.
+///
+/// Nothing is pushed: a run that moves a thousand times a second costs its reader nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Not begun.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The step, and percent of the whole run, which never falls.
+    pub fn now(&self) -> (Step, u8) {
+        let packed = self.0.load(Ordering::Relaxed);
+        let step = match packed >> 8 {
+            0 => Step::PreHooks,
+            1 => Step::Dumping,
+            2 => Step::Uploading,
+            3 => Step::Verifying,
+            _ => Step::PostHooks,
+        };
+        (step, u8::try_from(packed & 0xff).unwrap_or(100))
+    }
+
+    /// The dump gave `bytes` of about `total`.
+    pub fn dumping(&self, bytes: u64, total: u64) {
+        self.reach(Step::Dumping, part(bytes, total) * DUMPED_PERCENT / 100);
+    }
+
+    /// The store took `bytes` of `total`. A second try starts over, the percent does not.
+    pub fn uploading(&self, bytes: u64, total: u64) {
+        let way = UPLOADED_PERCENT - DUMPED_PERCENT;
+        self.reach(Step::Uploading, DUMPED_PERCENT + part(bytes, total) * way / 100);
+    }
+
+    /// The stored object is held against the spool.
+    pub fn verifying(&self) {
+        self.reach(Step::Verifying, UPLOADED_PERCENT);
+    }
+
+    fn reach(&self, step: Step, percent: u64) {
+        let rank = match step {
+            Step::PreHooks => 0,
+            Step::Dumping => 1,
+            Step::Uploading => 2,
+            Step::Verifying => 3,
+            Step::PostHooks => 4_u64,
+        };
+        // Ranks and percents only grow, so the larger number is the later place.
+        self.0.fetch_max(rank << 8 | percent.min(100), Ordering::Relaxed);
+    }
+}
+
+/// `bytes` of `total` in percent; an estimate that was too small ends at 100.
+fn part(bytes: u64, total: u64) -> u64 {
+    (u128::from(bytes) * 100).checked_div(u128::from(total)).map_or(0, |part| part.min(100) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percent_grows_over_the_steps_and_never_falls() {
+        let progress = Progress::new();
+        assert_eq!(progress.now(), (Step::PreHooks, 0));
+        progress.dumping(50, 100);
+        assert_eq!(progress.now(), (Step::Dumping, 35));
+        progress.dumping(10, 100);
+        assert_eq!(progress.now(), (Step::Dumping, 35));
+        progress.dumping(500, 100);
+        assert_eq!(progress.now(), (Step::Dumping, 70));
+        progress.uploading(u64::MAX, u64::MAX);
+        assert_eq!(progress.now(), (Step::Uploading, 99));
+        progress.uploading(0, 0);
+        progress.dumping(1, 1);
+        assert_eq!(progress.now(), (Step::Uploading, 99));
+        progress.verifying();
+        assert_eq!(progress.now(), (Step::Verifying, 99));
+    }
+}

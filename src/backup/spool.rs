@@ -1,0 +1,372 @@
+//! The sealed object on its way to the store: one 0600 file, gone at every end.
+
+use crate::model::RunId;
+use ring::digest::{SHA256, digest};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a run must leave free on the spool's file system: the state file and the logs live there too.
+pub const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often a growing spool asks for the free space: far less than the guard, and a system call that
+/// costs microseconds.
+const ROOM_CHECK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Every spool's name ends so; nothing else in the directory is touched.
+const SUFFIX: &str = ".part";
+
+/// Of a run's id in a file's name: names are at most 255 bytes everywhere.
+const NAME_LEN: usize = 80;
+
+/// What can go wrong with the spool.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The guard was reached.
+    #[error(
+        "not enough room in {}: {free} bytes are free, the run needs {needed} more and must leave {guard}. Free some space or set backup.spool_dir to a larger file system",
+        dir.display()
+    )]
+    NoRoom {
+        /// `backup.spool_dir`
+        dir: PathBuf,
+        /// What is there.
+        free: u64,
+        /// What is asked.
+        needed: u64,
+        /// What must stay.
+        guard: u64,
+    },
+    /// A call failed.
+    #[error("spool {}: {cause}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+}
+
+impl SpoolError {
+    /// The error of a spool that comes back out of a writer around it.
+    pub fn within(error: &mut io::Error) -> Option<Self> {
+        let taken = std::mem::replace(error, io::ErrorKind::Other.into());
+        match taken.downcast::<Self>() {
+            Ok(inner) => Some(inner),
+            Err(other) => {
+                *error = other;
+                None
+            }
+        }
+    }
+}
+
+/// Asks how many bytes are free for us where the path is.
+pub type FreeBytes = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+
+/// The free space of a file system, and how much of it must stay.
+#[derive(Clone)]
+pub struct Room {
+    /// Bytes that a run leaves free.
+    pub min_free_bytes: u64,
+    /// What is free.
+    pub free: Arc<FreeBytes>,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("min_free_bytes", &self.min_free_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { min_free_bytes: MIN_FREE_BYTES, free: Arc::new(free_bytes) }
+    }
+}
+
+impl Room {
+    /// Fails where `needed` more bytes would reach into the guard.
+    pub fn ensure(&self, dir: &Path, needed: u64) -> Result<(), SpoolError> {
+        let free = (self.free)(dir).map_err(|cause| SpoolError::Io { path: dir.to_owned(), cause })?;
+        if free < needed.saturating_add(self.min_free_bytes) {
+            let dir = dir.to_owned();
+            return Err(SpoolError::NoRoom { dir, free, needed, guard: self.min_free_bytes });
+        }
+        Ok(())
+    }
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+}
+
+/// A file of ciphertext, removed when this is dropped.
+#[derive(Debug)]
+pub struct Spool {
+    file: File,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Spool {
+    /// A new, empty file for that run; what an earlier life left under its name is removed.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]
+    pub fn create(dir: &Path, run: &RunId) -> Result<Self, SpoolError> {
+        make_dir(dir)?;
+        let path = dir.join(file_name(run));
+        let made = remove(&path).and_then(|()| {
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)
+        });
+        let opened = made.and_then(|file| Ok((file.metadata()?.ino(), file)));
+        match opened {
+            Ok((inode, file)) => Ok(Self { file, path, inode }),
+            Err(cause) => Err(SpoolError::Io { path, cause }),
+        }
+    }
+
+    /// A writer at the beginning of the emptied file; asks for room as it grows.
+    pub fn writer(&self, room: &Room) -> Result<SpoolWriter, SpoolError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.handle_at_start());
+        let file = emptied.map_err(|cause| self.failed(cause))?;
+        Ok(SpoolWriter { file, path: self.path.clone(), room: room.clone(), unchecked: 0 })
+    }
+
+    /// A reader at the beginning. Its position is its own.
+    pub fn reader(&self) -> Result<File, SpoolError> {
+        let file = File::open(&self.path).map_err(|cause| self.failed(cause))?;
+        let same = file.metadata().map_err(|cause| self.failed(cause))?.ino() == self.inode;
+        if !same {
+            return Err(self.failed(io::Error::other("was replaced by another file during the run")));
+        }
+        Ok(file)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn handle_at_start(&self) -> io::Result<File> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    fn failed(&self, cause: io::Error) -> SpoolError {
+        SpoolError::Io { path: self.path.clone(), cause }
+    }
+}
+
+impl Spool {
+    /// Removes the file now; whoever still has it open writes into nothing.
+    pub fn discard(&self) {
+        // A run of a later life may have taken the name over: its file is not ours to remove.
+        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode);
+        if ours && let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a spool could not be removed");
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Writes a spool.
+#[derive(Debug)]
+pub struct SpoolWriter {
+    file: File,
+    path: PathBuf,
+    room: Room,
+    unchecked: u64,
+}
+
+impl SpoolWriter {
+    /// Watches a file of its own, for what is not the spool but fills the same disk.
+    pub fn over(file: File, path: PathBuf, room: &Room) -> Self {
+        Self { file, path, room: room.clone(), unchecked: 0 }
+    }
+
+    /// The file.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    fn check_room(&mut self, more: usize) -> io::Result<()> {
+        self.unchecked += more as u64;
+        if self.unchecked >= ROOM_CHECK_BYTES {
+            self.unchecked = 0;
+            let dir = self.path.parent().unwrap_or(&self.path);
+            self.room.ensure(dir, 0).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for SpoolWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check_room(bytes.len())?;
+        self.file.write(bytes).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::Interrupted {
+                return cause;
+            }
+            io::Error::other(SpoolError::Io { path: self.path.clone(), cause })
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Removes the spools of earlier lives. Only when no run is going on; gives how many there were.
+///
+/// # Errors
+/// [`SpoolError::Io`], after having tried every file.
+pub fn remove_stale(dir: &Path) -> Result<usize, SpoolError> {
+    let failed = |path: &Path, cause| SpoolError::Io { path: path.to_owned(), cause };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(failed(dir, error)),
+    };
+    let mut removed = 0;
+    let mut first_error = Ok(());
+    for entry in entries {
+        let path = entry.map_err(|cause| failed(dir, cause))?.path();
+        if !path.to_string_lossy().ends_with(SUFFIX) {
+            continue;
+        }
+        match remove(&path) {
+            Ok(()) => removed += 1,
+            Err(cause) => first_error = first_error.and(Err(failed(&path, cause))),
+        }
+    }
+    first_error.map(|()| removed)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), SpoolError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|cause| SpoolError::Io { path: dir.to_owned(), cause })
+}
+
+/// The run's id as a file's name. What is not plain is replaced, and a digest keeps ids apart that look
+/// the same then.
+fn file_name(run: &RunId) -> String {
+    let id = run.as_str();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !id.is_empty() && id.len() <= NAME_LEN && id.chars().all(|c| plain(&c)) {
+        return format!("{id}{SUFFIX}");
+    }
+    let kept: String = id.chars().filter(plain).take(NAME_LEN).collect();
+    let hash = digest(&SHA256, id.as_bytes());
+    let hash = data_encoding::HEXLOWER.encode(hash.as_ref().get(..8).unwrap_or_default());
+    format!("{kept}.{hash}{SUFFIX}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_spool_is_private_and_goes_with_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let spools = dir.path().join("deep/spool");
+        let spool = Spool::create(&spools, &"run-1".into()).unwrap();
+        let path = spools.join("run-1.part");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(spools.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        spool.writer(&Room::default()).unwrap().write_all(b"first").unwrap();
+        spool.writer(&Room::default()).unwrap().write_all(b"2nd").unwrap();
+        let mut text = String::new();
+        spool.reader().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "2nd");
+        drop(spool);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_run_of_a_later_life_keeps_its_spool_when_the_earlier_one_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let earlier = Spool::create(dir.path(), &"r".into()).unwrap();
+        let later = Spool::create(dir.path(), &"r".into()).unwrap();
+        assert!(earlier.reader().is_err(), "it is not read as its own");
+        drop(earlier);
+        assert!(dir.path().join("r.part").exists());
+        drop(later);
+        assert!(!dir.path().join("r.part").exists());
+    }
+
+    #[test]
+    fn no_run_id_leads_out_of_the_directory_or_onto_another_run() {
+        let names: Vec<_> =
+            ["../../etc/passwd", "..", "", "a/b", "a_b", "a b", &"x".repeat(300), "ü", ".part"]
+                .iter()
+                .map(|id| file_name(&RunId::from(*id)))
+                .collect();
+        for name in &names {
+            assert!(!name.contains('/') && name.len() < 128 && name.ends_with(SUFFIX), "{name}");
+        }
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+    }
+
+    #[test]
+    fn only_spools_of_earlier_lives_are_removed_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(remove_stale(&dir.path().join("none")).unwrap(), 0);
+        for name in ["a.part", "b.part", "notes.txt"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        assert_eq!(remove_stale(dir.path()).unwrap(), 2);
+        assert!(dir.path().join("notes.txt").exists());
+    }
+
+    #[test]
+    fn the_guard_speaks_before_and_while_writing_with_the_figures() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let free = Arc::new(AtomicU64::new(100 << 20));
+        let room = Room {
+            min_free_bytes: 64 << 20,
+            free: Arc::new({
+                let free = free.clone();
+                move |_| Ok(free.load(Ordering::SeqCst))
+            }),
+        };
+        room.ensure(dir.path(), 36 << 20).unwrap();
+        let refused = room.ensure(dir.path(), (36 << 20) + 1).unwrap_err().to_string();
+        assert!(refused.contains("104857600 bytes are free") && refused.contains("37748737"), "{refused}");
+
+        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+        let mut writer = spool.writer(&room).unwrap();
+        let piece = vec![0; 1 << 20];
+        (0..9).for_each(|_| writer.write_all(&piece).unwrap());
+        free.store(63 << 20, Ordering::SeqCst);
+        let mut error = (0..9).find_map(|_| writer.write_all(&piece).err()).expect("the guard is reached");
+        let inner = SpoolError::within(&mut error).expect("the reason comes out again");
+        assert!(matches!(inner, SpoolError::NoRoom { free, .. } if free == 63 << 20), "{inner}");
+    }
+}

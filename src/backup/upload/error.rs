@@ -1,0 +1,89 @@
+//! Why an object did not reach its store.
+
+/// An upload's failure. The texts go to the server and into logs: host and path, never the query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UploadError {
+    /// The order's URL cannot be used.
+    #[error("the run's upload URL cannot be used: {reason}")]
+    BadUrl {
+        /// Without the URL.
+        reason: &'static str,
+    },
+    /// Clear text.
+    #[error(
+        "the run's upload URL ({place}) is http, which would show its authorisation to the network: the server must give an https URL, or server.allow_insecure must be set here"
+    )]
+    Insecure {
+        /// Host and path.
+        place: String,
+    },
+    /// Nothing to check the store's certificate with.
+    #[error("no certificate authorities for the upload: {cause}")]
+    Roots {
+        /// What was tried.
+        cause: String,
+    },
+    /// The store said no, and will again.
+    #[error("the store refused the upload to {place}: {answer}{}", hint(*status))]
+    Refused {
+        /// Host and path.
+        place: String,
+        /// HTTP.
+        status: u16,
+        /// Status and the store's error code.
+        answer: String,
+    },
+    /// Redirects are not followed: the signature is for this place.
+    #[error(
+        "the store redirected the upload to {place} elsewhere ({status}{to}), which is not followed: the server must sign URLs of the right region"
+    )]
+    Redirected {
+        /// Host and path.
+        place: String,
+        /// HTTP.
+        status: u16,
+        /// ` to host`, where it was said.
+        to: String,
+    },
+    /// Tries failed until the end of the URL's life.
+    #[error("{}", expired_text(place, at, *tries, last))]
+    Expired {
+        /// Host and path.
+        place: String,
+        /// For people.
+        at: String,
+        /// 0 where it was too late before the first.
+        tries: u32,
+        /// Why the last one failed.
+        last: String,
+    },
+    /// The store has other bytes than we sent.
+    #[error("the store at {place} keeps something else than was sent: {what}")]
+    Mismatch {
+        /// Host and path.
+        place: String,
+        /// Which checksum.
+        what: String,
+    },
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => " (the URL may have expired, or its signature does not fit; compare the clocks)",
+        404 => " (does the bucket exist?)",
+        411 | 413 => " (the object is larger than a single PUT may be)",
+        _ => "",
+    }
+}
+
+fn expired_text(place: &str, at: &str, tries: u32, last: &str) -> String {
+    match tries {
+        0 => format!("the upload URL ({place}) expired at {at}, before the run could begin"),
+        1 => format!(
+            "the upload to {place} failed: {last}; its URL expires at {at}, too early for a second try"
+        ),
+        _ => format!(
+            "the upload to {place} failed {tries} times until its URL expired at {at}; the last time: {last}"
+        ),
+    }
+}

@@ -1,0 +1,1 @@
+//! Uploads against a store that misbehaves in every way.

@@ -1,0 +1,65 @@
+//! A second look at the spool: what cannot be opened again is no backup.
+
+use super::cancel::Cancel;
+use super::error::RunError;
+use super::spool::{Spool, SpoolError};
+use super::thread::on_thread;
+use crate::model::{Compression, Dek};
+use crate::object::{Opener, Order};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+/// What the spool must hold.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Of the object.
+    pub size_bytes: u64,
+    /// What was sealed, where that is what the engine gave.
+    pub plain_bytes: u64,
+    /// Whether it is.
+    pub compression: Compression,
+}
+
+/// Opens every frame of the spool on a thread of its own, beside the upload: authentic, in order, whole.
+///
+/// # Errors
+/// [`RunError::Spool`] where the disk gave back something else than was written.
+pub fn verify_spool(
+    spool: &Arc<Spool>,
+    key: &Dek,
+    expected: Expected,
+    cancel: &Cancel,
+) -> Result<impl Future<Output = Result<(), RunError>> + use<>, RunError> {
+    let (spool, key, cancel) = (Arc::clone(spool), key.clone(), cancel.clone());
+    let ended = on_thread("run-verify", move || open_all(&spool, &key, &expected, &cancel))?;
+    Ok(async move {
+        let died = |_| RunError::Internal("its verifying thread ended without a result".into());
+        ended.await.map_err(died)?
+    })
+}
+
+fn open_all(spool: &Spool, key: &Dek, expected: &Expected, cancel: &Cancel) -> Result<(), RunError> {
+    let failed = |cause: io::Error| -> RunError {
+        let text = format!("the sealed object does not open again: {cause}; check the disk and its memory");
+        SpoolError::Io { path: spool.path().to_owned(), cause: io::Error::other(text) }.into()
+    };
+    let plain_key = key.plain().ok_or(RunError::WrappedKey { len: key.as_received().len() })?;
+    let mut opener = Opener::new(spool.reader()?, plain_key, Order::Strict).map_err(failed)?;
+    while opener.next_chunk().map_err(|error| failed(error.into()))?.is_some() {
+        if cancel.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+    }
+    if opener.object_bytes() != expected.size_bytes {
+        return Err(failed(io::Error::other(format!(
+            "{} bytes instead of {}",
+            opener.object_bytes(),
+            expected.size_bytes
+        ))));
+    }
+    if expected.compression == Compression::None && opener.plaintext_bytes() != expected.plain_bytes {
+        return Err(failed(io::Error::other("its content is not as long as the dump was")));
+    }
+    Ok(())
+}
