@@ -308,6 +308,24 @@ pub enum ChildName {
     Connection,
 }
 
+impl ChildName {
+    /// Every child, in the order in which they start.
+    pub const ALL: [Self; 6] =
+        [Self::StateStore, Self::Queue, Self::Runner, Self::Dispatcher, Self::Heartbeat, Self::Connection];
+
+    /// A word for people and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StateStore => "state_store",
+            Self::Queue => "queue",
+            Self::Runner => "runner",
+            Self::Dispatcher => "dispatcher",
+            Self::Heartbeat => "heartbeat",
+            Self::Connection => "connection",
+        }
+    }
+}
+
 /// A child's life ended, told by the child as the last thing it does (also after a panic).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]

@@ -5,3 +5,4 @@ pub mod dispatcher;
 pub mod heartbeat;
 pub mod life;
 pub mod messages;
+pub mod supervisor;

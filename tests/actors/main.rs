@@ -4,3 +4,5 @@
 mod dispatcher;
 mod fake;
 mod heartbeat;
+mod house;
+mod supervisor;

@@ -1,0 +1,184 @@
+//! What the Supervisor knows of its children: how to make one, how to reach it, whom to introduce.
+//! Behind a trait, so that tests put others in their place.
+
+use crate::actors::messages::{
+    AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation, GetConfigVersion,
+    GetQueueStatus, GetRuns, GetStoreStatus, Hangup, LinkChanged, LinkLost, LinkUp, Quit, ReadOutbox,
+    Recover, RoundTrip, ServerCommand, StartRun, Submit, TakeSeq,
+};
+use actix::prelude::*;
+
+/// Makes the children. Called again for each new life.
+pub trait Factory {
+    /// Starts a StateStore on a thread of its own.
+    ///
+    /// # Errors
+    /// Why it could not be made, for the log.
+    fn state_store(&mut self, birth: Birth) -> Result<Born<StoreDoor>, String>;
+
+    /// Starts a Queue.
+    fn queue(&mut self, birth: Birth) -> Born<QueueDoor>;
+
+    /// Starts a Runner.
+    fn runner(&mut self, birth: Birth) -> Born<RunnerDoor>;
+
+    /// Starts a Dispatcher.
+    fn dispatcher(&mut self, birth: Birth) -> Born<DispatcherDoor>;
+
+    /// Starts a Heartbeat.
+    fn heartbeat(&mut self, birth: Birth) -> Born<HeartbeatDoor>;
+
+    /// Starts a Connection, which dials at once. It is never re-used.
+    fn connection(
+        &mut self,
+        birth: Birth,
+        reports: LinkReports,
+        doors: &Neighbourhood,
+    ) -> Born<ConnectionDoor>;
+}
+
+/// What every child gets.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// Which life.
+    pub generation: Generation,
+    /// Hears of its end.
+    pub supervisor: Recipient<ChildDown>,
+}
+
+/// Where a Connection reports its ladder.
+#[derive(Debug, Clone)]
+pub struct LinkReports {
+    /// Each step.
+    pub changed: Recipient<LinkChanged>,
+    /// Each ping's round trip.
+    pub round_trip: Recipient<RoundTrip>,
+}
+
+/// A child that has just been started.
+pub struct Born<D> {
+    /// What others ask of it.
+    pub door: D,
+    /// What the Supervisor asks of it.
+    pub ties: Ties,
+}
+
+/// What the Supervisor asks of any child.
+pub struct Ties {
+    /// Answered while it is not frozen.
+    pub are_you_there: Recipient<AreYouThere>,
+    /// Hands it its neighbours.
+    pub introduce: Box<dyn Fn(&Neighbourhood)>,
+    /// Stops it in order; a Connection is hung up instead.
+    pub quit: Option<Recipient<Quit>>,
+    /// The thread of its own, where it has one.
+    pub arbiter: Option<ArbiterHandle>,
+}
+
+/// The StateStore, for others.
+#[derive(Debug, Clone)]
+pub struct StoreDoor {
+    /// Changes, durable when answered.
+    pub commit: Recipient<Commit>,
+    /// The outbox.
+    pub read: Recipient<ReadOutbox>,
+    /// The earlier life.
+    pub recover: Recipient<Recover>,
+    /// Observed.
+    pub status: Recipient<GetStoreStatus>,
+}
+
+/// The Queue, for others.
+#[derive(Debug, Clone)]
+pub struct QueueDoor {
+    /// Messages out.
+    pub submit: Recipient<Submit>,
+    /// A seq for Register.
+    pub take_seq: Recipient<TakeSeq>,
+    /// A link is there.
+    pub link_up: Recipient<LinkUp>,
+    /// It is over.
+    pub link_lost: Recipient<LinkLost>,
+    /// What was written is read.
+    pub barrier_passed: Recipient<BarrierPassed>,
+    /// Observed.
+    pub status: Recipient<GetQueueStatus>,
+}
+
+/// The Runner, for others.
+#[derive(Debug, Clone)]
+pub struct RunnerDoor {
+    /// The applied configuration.
+    pub configured: Recipient<Configured>,
+    /// A run to take on.
+    pub start_run: Recipient<StartRun>,
+    /// A run to stop.
+    pub cancel_run: Recipient<CancelRun>,
+    /// Observed.
+    pub runs: Recipient<GetRuns>,
+}
+
+/// The Dispatcher, for others.
+#[derive(Debug, Clone)]
+pub struct DispatcherDoor {
+    /// What the server asks.
+    pub command: Recipient<ServerCommand>,
+    /// The applied version.
+    pub version: Recipient<GetConfigVersion>,
+}
+
+/// The Heartbeat, for others.
+#[derive(Debug, Clone)]
+pub struct HeartbeatDoor {
+    /// A link is there.
+    pub link_up: Recipient<LinkUp>,
+    /// It is over.
+    pub link_lost: Recipient<LinkLost>,
+    /// The applied configuration.
+    pub configured: Recipient<Configured>,
+}
+
+/// The Connection, for the Supervisor alone.
+#[derive(Debug, Clone)]
+pub struct ConnectionDoor {
+    /// Close with 1000.
+    pub hangup: Recipient<Hangup>,
+}
+
+/// Everybody that is not a Connection, as they are now.
+#[derive(Debug, Clone)]
+pub struct Neighbourhood {
+    /// The state file.
+    pub store: StoreDoor,
+    /// The way out.
+    pub queue: QueueDoor,
+    /// Runs.
+    pub runner: RunnerDoor,
+    /// Commands.
+    pub dispatcher: DispatcherDoor,
+    /// Signs of life.
+    pub heartbeat: HeartbeatDoor,
+}
+
+/// The doors as they become known; complete once every child has been started.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) store: Option<StoreDoor>,
+    pub(super) queue: Option<QueueDoor>,
+    pub(super) runner: Option<RunnerDoor>,
+    pub(super) dispatcher: Option<DispatcherDoor>,
+    pub(super) heartbeat: Option<HeartbeatDoor>,
+    pub(super) connection: Option<ConnectionDoor>,
+}
+
+impl Doors {
+    pub(super) fn neighbourhood(&self) -> Option<Neighbourhood> {
+        Some(Neighbourhood {
+            store: self.store.clone()?,
+            queue: self.queue.clone()?,
+            runner: self.runner.clone()?,
+            dispatcher: self.dispatcher.clone()?,
+            heartbeat: self.heartbeat.clone()?,
+        })
+    }
+}
