@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
+mod daemon;
 mod decrypt;
 mod desk;
 mod kit;
