@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The agent in a container: built here, run as its own user, with the clients of the databases.
 #
 #   docker build -t backupy-agent .
@@ -22,8 +21,8 @@ ARG DUMP_TOOLS="postgresql-client mariadb-client redis-tools"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates $DUMP_TOOLS \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 backupy-agent \
-    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/backup-agent \
+    && groupadd --gid 10001 backupy-agent \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/backup-agent \
        --shell /usr/sbin/nologin backupy-agent \
     && install -d -m 0700 -o backupy-agent -g backupy-agent /var/lib/backup-agent
 COPY --from=build /usr/local/bin/backupy-agent /usr/local/bin/backupy-agent
