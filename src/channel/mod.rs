@@ -9,6 +9,7 @@
 //! | [`frame`], [`guard`], [`assemble`] | frames, judged by their headers; messages made of them |
 //! | [`session`] | a registered connection as a pure state machine |
 
+mod action;
 pub mod assemble;
 pub mod backoff;
 mod command;
