@@ -44,6 +44,10 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// Since when, unix milliseconds.
     pub since_ms: u64,
+    /// When a link was last known to be established, unix milliseconds: its beginning while it is,
+    /// its end once it is over; None before the first.
+    #[serde(default)]
+    pub last_established_ms: Option<u64>,
     /// What the server calls this session; empty before the first.
     pub session_id: String,
     /// Connections after the first that was established.

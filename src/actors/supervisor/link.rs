@@ -148,8 +148,12 @@ impl LinkBook {
     }
 
     fn enter(&mut self, state: LinkState) {
+        let now_ms = unix_ms();
+        if [self.status.state, state].contains(&LinkState::Established) {
+            self.status.last_established_ms = Some(now_ms);
+        }
         self.status.state = state;
-        self.status.since_ms = unix_ms();
+        self.status.since_ms = now_ms;
         for known in LinkState::ALL {
             let value = if known == state { 1.0 } else { 0.0 };
             metrics::gauge!(STATE_METRIC, "state" => known.name()).set(value);

@@ -6,6 +6,7 @@ mod ending;
 mod factory;
 mod init;
 mod link;
+mod recover;
 mod slot;
 mod status;
 mod watch;
