@@ -2,6 +2,8 @@
 
 mod check_config;
 mod completions;
+#[cfg(feature = "control-plane")]
+mod control_plane;
 mod decrypt;
 mod error;
 mod man;
@@ -36,6 +38,9 @@ enum Command {
     Verify(verify::Args),
     /// Check the configuration and print it, with the place that each value comes from.
     CheckConfig(check_config::Args),
+    /// Run an embedded control plane for one site.
+    #[cfg(feature = "control-plane")]
+    ControlPlane(control_plane::Args),
     /// Print version, commit and platform.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -50,6 +55,8 @@ impl Command {
             Self::Decrypt(args) => decrypt::run(args),
             Self::Verify(args) => verify::run(args),
             Self::CheckConfig(args) => check_config::run(args),
+            #[cfg(feature = "control-plane")]
+            Self::ControlPlane(args) => control_plane::run(args),
             Self::Version(args) => version::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

@@ -336,6 +336,13 @@ fn broken(error: &ProtocolError) -> End {
                 None => too_big,
             }
         }
-        _ => End::Close(CloseCode::Protocol, "not a WebSocket frame"),
+        ProtocolError::UnmaskedFrame
+        | ProtocolError::MaskedFrame
+        | ProtocolError::InvalidOpcode(_)
+        | ProtocolError::InvalidLength(_)
+        | ProtocolError::BadOpCode
+        | ProtocolError::ContinuationNotStarted
+        | ProtocolError::ContinuationStarted
+        | ProtocolError::ContinuationFragment(_) => End::Close(CloseCode::Protocol, "not a WebSocket frame"),
     }
 }

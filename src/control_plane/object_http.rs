@@ -85,16 +85,22 @@ pub async fn put(
                 .insert_header((CHECKSUM_HEADER, BASE64.encode(&checksum)))
                 .finish()
         }
-        Err(error) => match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::TimedOut => {
-                refuse(StatusCode::BAD_REQUEST, "IncompleteBody", &error.to_string())
-            }
-            _ => {
-                tracing::error!(object, %error, "an object could not be stored: look at the disk");
-                refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the object could not be stored")
-            }
-        },
+        Err(error) if is_clients_fault(&error) => {
+            refuse(StatusCode::BAD_REQUEST, "IncompleteBody", &error.to_string())
+        }
+        Err(error) => {
+            tracing::error!(object, %error, "an object could not be stored: look at the disk");
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the object could not be stored")
+        }
     }
+}
+
+/// Too few or too many bytes, or none for too long.
+fn is_clients_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::TimedOut
+    )
 }
 
 /// Whether the object belongs to a run whose end is known.
