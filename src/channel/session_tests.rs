@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::{MAX_MESSAGE_BYTES, Payload, encode};
+use bytes::Bytes;
 
 fn s(seconds: u64) -> Moment {
     Duration::from_secs(seconds)
