@@ -112,8 +112,8 @@ pub enum QueueError {
         /// `state.max_queue_bytes`.
         limit: u64,
     },
-    /// The link does not keep up: too many ephemeral messages wait for it already.
-    #[error("the connection to the control plane is too slow: {0} messages wait for it")]
+    /// Too many messages wait already, for the link or for the disk.
+    #[error("the queue does not keep up: {0} messages wait for the link or the disk already")]
     Busy(usize),
     /// No peer would take it.
     #[error("a message of {bytes} bytes is over the limit of {limit}")]

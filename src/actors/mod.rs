@@ -5,4 +5,7 @@ pub mod dispatcher;
 pub mod heartbeat;
 pub mod life;
 pub mod messages;
+
+pub mod queue;
+pub mod state_store;
 pub mod supervisor;

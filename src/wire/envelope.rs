@@ -34,6 +34,15 @@ pub fn encode(seq: u64, ts_ms: u64, correlation_id: &str, payload: Payload) -> R
     Ok(Bytes::from(bytes))
 }
 
+/// What an envelope around a payload takes at most without its correlation_id: three tags, two 64-bit
+/// numbers, one length.
+const FRAME_BYTES: usize = 3 + 2 * 10 + 5;
+
+/// At most so many bytes will [`encode`] give, whatever the seq and the time; a few more than it will.
+pub fn size_bound(correlation_id: &str, payload: &Payload) -> usize {
+    payload.encoded_len() + correlation_id.len() + FRAME_BYTES
+}
+
 /// The `Envelope` of these bytes. Its payload is None where it is of a newer contract.
 ///
 /// # Errors
@@ -61,6 +70,15 @@ mod tests {
         assert_eq!((envelope.seq, envelope.ts_ms), (7, 1_700_000_000_000));
         assert_eq!(envelope.correlation_id, "c-1");
         assert_eq!(envelope.payload, Some(log_of(3)));
+    }
+
+    #[test]
+    fn the_bound_is_never_too_low_and_hardly_too_high() {
+        for (seq, correlation_id) in [(0, ""), (1, "c"), (u64::MAX, "a-correlation-id")] {
+            let bound = size_bound(correlation_id, &log_of(1_000));
+            let bytes = encode(seq, seq, correlation_id, log_of(1_000)).unwrap();
+            assert!((bytes.len()..=bytes.len() + FRAME_BYTES).contains(&bound), "{bound}, {}", bytes.len());
+        }
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub mod v1 {
 }
 
 pub use class::{class_of, ended_run};
-pub use envelope::{EnvelopeError, MAX_MESSAGE_BYTES, decode, encode};
+pub use envelope::{EnvelopeError, MAX_MESSAGE_BYTES, decode, encode, size_bound};
 pub use v1::{Envelope, envelope::Payload};

@@ -1,0 +1,328 @@
+//! What goes to the server, in which order, how sure, and how much may wait.
+//!
+//! A durable message takes a seq and goes to the StateStore; its sender hears after the commit. From
+//! there one window at a time goes to the link, read by a cursor: at most [`WINDOW_MESSAGES`] messages or
+//! [`WINDOW_BYTES`] are in memory, however many wait. A window ends with the delivery barrier, and only
+//! when that comes back do its messages leave the disk. When the link ends first, the next link begins
+//! with the oldest again: same seq, same time. Slots and ephemeral messages go between the parts of a
+//! window.
+//!
+//! | file | what |
+//! |---|---|
+//! | `intake` | a message comes in; room is made for it |
+//! | `outflow` | messages go out; what was confirmed leaves the disk |
+//! | `seq`, `backlog`, `link`, `slots`, `notice` | the states of these two, without an actor |
+
+mod backlog;
+mod intake;
+mod link;
+mod metrics;
+mod notice;
+mod outflow;
+mod seq;
+mod slots;
+
+pub use link::{WINDOW_BYTES, WINDOW_MESSAGES};
+pub use metrics::describe;
+
+use super::life::Life;
+use super::messages::{
+    AreYouThere, ChildExit, Commit, GetQueueStatus, QueueError, Quit, ReadOutbox, Recover, TakeSeq,
+};
+use crate::model::{QueueStatus, unix_ms};
+use crate::store::{Change, Recovered, StoreError};
+use actix::prelude::*;
+use backlog::{Backlog, Entry};
+use intake::{Entrant, Storing};
+use link::Link;
+use notice::Notice;
+use outflow::Ephemeral;
+use seq::SeqSource;
+use slots::Slots;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Messages in the mailbox before senders are pushed back.
+const MAILBOX: usize = 256;
+
+/// After an error of the store that was no refusal, the same is tried again after so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What a Queue is made of.
+#[derive(Debug)]
+pub struct QueueDeps {
+    /// Its tie to the Supervisor.
+    pub life: Life,
+    /// `state.max_queue_bytes`: envelopes on disk.
+    pub max_queue_bytes: u64,
+}
+
+/// The StateStore, given at start and after it was replaced.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct QueueNeighbours {
+    /// To make messages durable.
+    pub commit: Recipient<Commit>,
+    /// To read them back.
+    pub read: Recipient<ReadOutbox>,
+    /// To go on where an earlier life ended.
+    pub recover: Recipient<Recover>,
+}
+
+/// The actor.
+pub struct Queue {
+    life: Life,
+    max_queue_bytes: u64,
+    store: Option<QueueNeighbours>,
+    /// Counts the stores: what an earlier one answers late is ignored.
+    store_epoch: u64,
+    /// The store has said what is there.
+    ready: bool,
+    seqs: SeqSource,
+    reserving: bool,
+    reserve_error: Option<StoreError>,
+    backlog: Backlog,
+    /// Durable messages that wait for room or a seq, in the order in which they came.
+    entrants: VecDeque<Entrant>,
+    /// Given to the store, by seq.
+    storing: BTreeMap<u64, Storing>,
+    /// Chosen to make room; empty while they are being chosen.
+    evicting: Option<Vec<Entry>>,
+    link: Option<Link>,
+    links: u64,
+    next_token: u64,
+    slots: Slots,
+    ephemerals: VecDeque<Ephemeral>,
+    /// Confirmed, not yet off the disk. No window is read before they are.
+    removing: Option<Vec<Entry>>,
+    remove_sent: bool,
+    notice: Notice,
+    notice_timer: bool,
+    quitters: Vec<oneshot::Sender<()>>,
+}
+
+impl Queue {
+    /// Answers [`QueueError::StoreGone`] until its neighbours are known.
+    pub fn new(deps: QueueDeps) -> Self {
+        Self {
+            life: deps.life,
+            max_queue_bytes: deps.max_queue_bytes,
+            store: None,
+            store_epoch: 0,
+            ready: false,
+            seqs: SeqSource::default(),
+            reserving: false,
+            reserve_error: None,
+            backlog: Backlog::default(),
+            entrants: VecDeque::new(),
+            storing: BTreeMap::new(),
+            evicting: None,
+            link: None,
+            links: 0,
+            // The pong of a barrier that an earlier life asked for on the same link means nothing here.
+            next_token: unix_ms() << 16,
+            slots: Slots::default(),
+            ephemerals: VecDeque::new(),
+            removing: None,
+            remove_sent: false,
+            notice: Notice::default(),
+            notice_timer: false,
+            quitters: Vec::new(),
+        }
+    }
+
+    /// Asks the store what is there and reserves the first seqs; nothing else is done meanwhile.
+    fn recover(&mut self, ctx: &mut Context<Self>) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let epoch = self.store_epoch;
+        // Confirmed messages that an earlier store did not remove are not to be counted as waiting.
+        let confirmed = self.removing.as_deref().map(seqs_of);
+        let recovering = async move {
+            let removed = match confirmed {
+                Some(seqs) => {
+                    matches!(store.commit.send(Commit(vec![Change::Remove(seqs)])).await, Ok(Ok(())))
+                }
+                None => false,
+            };
+            (removed, store.recover.send(Recover).await)
+        };
+        ctx.wait(recovering.into_actor(self).map(move |(removed, answer), act, ctx| {
+            if removed {
+                metrics::confirmed(act.removing.take().map_or(0, |confirmed| confirmed.len() as u64));
+            }
+            match answer {
+                Ok(Ok(recovered)) => act.recovered(&recovered, ctx),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the queue cannot be read, and is tried again");
+                    ctx.run_later(RETRY, move |act, ctx| {
+                        if act.store_epoch == epoch {
+                            act.recover(ctx);
+                        }
+                    });
+                }
+                // The Supervisor brings the next store.
+                Err(_) => {}
+            }
+        }));
+    }
+
+    fn recovered(&mut self, recovered: &Recovered, ctx: &mut Context<Self>) {
+        self.backlog.begin(&recovered.outbox);
+        self.seqs.begin(recovered.next_seq);
+        self.ready = true;
+        self.observe();
+        self.remove(ctx);
+        // Who asks for a seq or sends a message before the first reservation is on disk waits for it.
+        if let Some(reserving) = self.reserve() {
+            ctx.wait(reserving);
+        }
+        tracing::info!(
+            waiting = self.backlog.depth(),
+            next_seq = recovered.next_seq,
+            "the queue goes on where it was"
+        );
+    }
+
+    /// Nothing that was asked of the earlier store will be answered.
+    fn forget_store(&mut self) {
+        self.ready = false;
+        self.reserving = false;
+        self.remove_sent = false;
+        self.evicting = None;
+        for (_, storing) in std::mem::take(&mut self.storing) {
+            self.answer(storing.from, Err(QueueError::StoreGone));
+        }
+        if let Some(link) = &mut self.link {
+            link.stop_reading();
+        }
+    }
+
+    /// Takes a seq and sees to it that there are more.
+    fn take_seq(&mut self, ctx: &mut Context<Self>) -> Option<u64> {
+        let seq = self.seqs.take();
+        if let Some(reserving) = self.reserve() {
+            ctx.spawn(reserving);
+        }
+        seq
+    }
+
+    /// Writes a reservation where too few seqs are in hand.
+    fn reserve(&mut self) -> Option<ResponseActFuture<Self, ()>> {
+        let until = self.seqs.wanted().filter(|_| !self.reserving && self.ready)?;
+        let request = self.store.as_ref()?.commit.send(Commit(vec![Change::ReserveSeq(until)]));
+        self.reserving = true;
+        let epoch = self.store_epoch;
+        Some(Box::pin(request.into_actor(self).map(move |answer, act, ctx| {
+            if epoch != act.store_epoch {
+                return;
+            }
+            act.reserving = false;
+            match answer {
+                Ok(Ok(())) => {
+                    act.seqs.reserved(until);
+                    act.reserve_error = None;
+                }
+                Ok(Err(error)) => act.reserve_error = Some(error),
+                Err(_) => {}
+            }
+            act.admit(ctx);
+            act.pump(ctx);
+        })))
+    }
+
+    /// Why no seq is in hand.
+    fn no_seq(&self) -> QueueError {
+        self.reserve_error.clone().map_or(QueueError::StoreGone, QueueError::Store)
+    }
+
+    fn observe(&self) {
+        metrics::pending(self.backlog.depth(), self.backlog.bytes());
+    }
+
+    /// The end, once nothing is on its way to the disk.
+    fn quit_when_done(&mut self, ctx: &mut Context<Self>) {
+        let busy = !self.entrants.is_empty() || !self.storing.is_empty() || self.remove_sent;
+        if self.quitters.is_empty() || busy {
+            return;
+        }
+        self.life.ends_as(ChildExit::Stopped);
+        for quitter in self.quitters.drain(..) {
+            let _ = quitter.send(());
+        }
+        ctx.stop();
+    }
+}
+
+fn seqs_of(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.seq).collect()
+}
+
+impl Actor for Queue {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.life.tell();
+    }
+}
+
+impl Handler<QueueNeighbours> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, neighbours: QueueNeighbours, ctx: &mut Self::Context) {
+        self.store = Some(neighbours);
+        self.store_epoch += 1;
+        self.forget_store();
+        self.recover(ctx);
+    }
+}
+
+impl Handler<TakeSeq> for Queue {
+    type Result = Result<u64, QueueError>;
+
+    fn handle(&mut self, _: TakeSeq, ctx: &mut Self::Context) -> Self::Result {
+        self.take_seq(ctx).ok_or_else(|| self.no_seq())
+    }
+}
+
+impl Handler<GetQueueStatus> for Queue {
+    type Result = MessageResult<GetQueueStatus>;
+
+    fn handle(&mut self, _: GetQueueStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(QueueStatus {
+            depth: self.backlog.depth(),
+            bytes: self.backlog.bytes(),
+            in_flight: self.link.as_ref().map_or(0, Link::in_flight),
+            last_seq: self.seqs.last(),
+            evicted: self.notice.total,
+        })
+    }
+}
+
+impl Handler<AreYouThere> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {}
+}
+
+impl Handler<Quit> for Queue {
+    type Result = ResponseFuture<()>;
+
+    /// Answered when every message that was submitted is on disk or refused.
+    fn handle(&mut self, _: Quit, ctx: &mut Self::Context) -> Self::Result {
+        let (quitter, done) = oneshot::channel();
+        self.quitters.push(quitter);
+        self.tell_evicted_now(ctx);
+        self.quit_when_done(ctx);
+        Box::pin(async move {
+            // An actor that ended without saying so has finished as well.
+            let _ = done.await;
+        })
+    }
+}

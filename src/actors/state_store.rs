@@ -1,0 +1,271 @@
+//! Owns the state file, on a thread of its own, and commits in groups.
+//!
+//! What waits in the mailbox goes into one transaction: the first change that arrives asks for a
+//! `Flush`, which comes after everything that was already there. Every sender hears after the commit
+//! that made its changes durable, or why there was none.
+
+use super::life::Life;
+use super::messages::{AreYouThere, ChildExit, Commit, GetStoreStatus, Quit, ReadOutbox, Recover};
+use crate::model::StoreStatus;
+use crate::store::{Change, OutboxPage, Recovered, Store, StoreError};
+use actix::prelude::*;
+use metrics::{Unit, describe_gauge, gauge};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Senders in one transaction. A larger group gains nothing over the sync that it shares, and would keep
+/// its first sender waiting.
+const MAX_GROUP: usize = 1_024;
+
+/// Waiting messages before senders are pushed back; two groups' worth, so that one can fill while the
+/// other is committed.
+const MAILBOX: usize = 2 * MAX_GROUP;
+
+/// After so many lists of a failed group have failed alone because of the disk, the others are told the
+/// same: each attempt opens the file anew.
+const MAX_ALONE_FAILURES: usize = 16;
+
+/// An earlier life lets go of the file within milliseconds of its end.
+const REOPEN_DELAY: Duration = Duration::from_millis(20);
+
+/// So often the file is asked for before the new life gives up: 2 s in all.
+const REOPEN_ATTEMPTS: u32 = 100;
+
+const FILE_BYTES: &str = "backupy_agent_state_file_bytes";
+const QUARANTINED: &str = "backupy_agent_state_quarantined_records";
+const WRITE_FAILING: &str = "backupy_agent_state_write_failing";
+
+/// Says what the metrics of this actor mean.
+pub fn describe() {
+    describe_gauge!(FILE_BYTES, Unit::Bytes, "Size of the state file");
+    describe_gauge!(QUARANTINED, "Records of the state file set aside since the start");
+    describe_gauge!(WRITE_FAILING, "1 while the state file takes no changes, for example on a full disk");
+}
+
+/// Opens the state file, on the actor's thread. For the first life it can hand out an open one.
+pub type Opener = Box<dyn FnMut() -> Result<Store, StoreError> + Send>;
+
+/// What a StateStore is made of.
+pub struct StateStoreDeps {
+    /// Its tie to the Supervisor.
+    pub life: Life,
+    /// Gives it the file.
+    pub opener: Opener,
+}
+
+/// A sender that waits for the commit of its changes.
+struct Waiting {
+    changes: Vec<Change>,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// Commit what waits.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Flush;
+
+/// Try again to open the file.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Open {
+    attempt: u32,
+}
+
+/// The actor.
+pub struct StateStore {
+    life: Life,
+    opener: Opener,
+    /// None before it is open and after `Quit`.
+    store: Option<Store>,
+    group: Vec<Waiting>,
+}
+
+impl StateStore {
+    /// Opens the file when it starts, so that this happens on its own thread.
+    pub fn new(deps: StateStoreDeps) -> Self {
+        Self { life: deps.life, opener: deps.opener, store: None, group: Vec::new() }
+    }
+
+    /// Commits the group, and tells each of its senders.
+    fn flush(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let Some(store) = self.store.as_mut().filter(|_| !group.is_empty()) else {
+            return; // Dropping an answer tells its sender that the store is gone.
+        };
+        let was_failing = store.status().write_error.is_some();
+        let lists: Vec<_> = group.iter().map(|waiting| waiting.changes.as_slice()).collect();
+        match store.commit_group(&lists) {
+            Ok(()) => group.into_iter().for_each(|waiting| tell(waiting, Ok(()))),
+            Err(error) => commit_alone(store, group, error),
+        }
+        let status = store.status();
+        report(&status);
+        match (was_failing, &status.write_error) {
+            (false, Some(error)) => tracing::error!(
+                error,
+                "the state file takes no changes: new durable work is refused until this is mended"
+            ),
+            (true, None) => tracing::info!("the state file takes changes again"),
+            (false, None) | (true, Some(_)) => {}
+        }
+    }
+
+    fn store(&mut self) -> Result<&mut Store, StoreError> {
+        self.store.as_mut().ok_or_else(gone)
+    }
+}
+
+/// One list that cannot be committed must not fail its neighbours.
+fn commit_alone(store: &mut Store, group: Vec<Waiting>, error: StoreError) {
+    if group.len() == 1 {
+        group.into_iter().for_each(|waiting| tell(waiting, Err(error.clone())));
+        return;
+    }
+    let mut failures = 0;
+    let mut last = error;
+    for waiting in group {
+        if failures >= MAX_ALONE_FAILURES {
+            tell(waiting, Err(last.clone()));
+            continue;
+        }
+        let result = store.commit(&waiting.changes);
+        if let Err(error) = &result
+            && !matches!(error, StoreError::Refused { .. })
+        {
+            failures += 1;
+            last = error.clone();
+        }
+        tell(waiting, result);
+    }
+}
+
+/// A sender that is gone asked for nothing more.
+fn tell(waiting: Waiting, result: Result<(), StoreError>) {
+    let _ = waiting.answer.send(result);
+}
+
+fn gone() -> StoreError {
+    StoreError::Io { path: crate::store::STATE_FILE.into(), cause: "the state store has stopped".into() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point; 2^53 bytes are far")]
+fn report(status: &StoreStatus) {
+    gauge!(FILE_BYTES).set(status.file_bytes as f64);
+    gauge!(QUARANTINED).set(status.quarantined as f64);
+    gauge!(WRITE_FAILING).set(f64::from(u8::from(status.write_error.is_some())));
+}
+
+impl Actor for StateStore {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.handle(Open { attempt: 1 }, ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // The next life may be made as soon as the Supervisor hears of this one's end.
+        self.store = None;
+        self.life.tell();
+    }
+}
+
+impl Handler<Open> for StateStore {
+    type Result = ();
+
+    fn handle(&mut self, Open { attempt }: Open, ctx: &mut Self::Context) {
+        match (self.opener)() {
+            Ok(store) => {
+                report(&store.status());
+                self.store = Some(store);
+            }
+            // The life before this one, in the same process, has not let go yet.
+            Err(StoreError::InUse { pid, .. })
+                if pid == Some(std::process::id()) && attempt < REOPEN_ATTEMPTS =>
+            {
+                let again = actix::clock::sleep(REOPEN_DELAY).into_actor(self);
+                ctx.wait(again.map(move |(), act, ctx| act.handle(Open { attempt: attempt + 1 }, ctx)));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the state file cannot be opened");
+                self.life.ends_as(ChildExit::Failed(error.to_string()));
+                ctx.stop();
+            }
+        }
+    }
+}
+
+impl Handler<Commit> for StateStore {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, Commit(changes): Commit, ctx: &mut Self::Context) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        self.group.push(Waiting { changes, answer });
+        if self.group.len() >= MAX_GROUP {
+            self.flush();
+        } else if self.group.len() == 1 {
+            ctx.notify(Flush);
+        }
+        Box::pin(async move { answered.await.unwrap_or_else(|_| Err(gone())) })
+    }
+}
+
+impl Handler<Flush> for StateStore {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+        self.flush();
+    }
+}
+
+impl Handler<ReadOutbox> for StateStore {
+    type Result = Result<OutboxPage, StoreError>;
+
+    fn handle(&mut self, read: ReadOutbox, _: &mut Self::Context) -> Self::Result {
+        let store = self.store()?;
+        let page = store.read_outbox(read.kind, read.after, read.max_count, read.max_bytes)?;
+        if !page.set_aside.is_empty() {
+            report(&store.status());
+        }
+        Ok(page)
+    }
+}
+
+impl Handler<Recover> for StateStore {
+    type Result = Result<Recovered, StoreError>;
+
+    /// What waits to be committed belongs to what is recovered.
+    fn handle(&mut self, _: Recover, _: &mut Self::Context) -> Self::Result {
+        self.flush();
+        let store = self.store()?;
+        let recovered = store.recover()?;
+        report(&store.status());
+        Ok(recovered)
+    }
+}
+
+impl Handler<GetStoreStatus> for StateStore {
+    type Result = MessageResult<GetStoreStatus>;
+
+    fn handle(&mut self, _: GetStoreStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.store.as_ref().map(Store::status).unwrap_or_default())
+    }
+}
+
+impl Handler<AreYouThere> for StateStore {
+    type Result = ();
+
+    fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {}
+}
+
+impl Handler<Quit> for StateStore {
+    type Result = ();
+
+    /// Answered when what waited is committed and the file is closed.
+    fn handle(&mut self, _: Quit, ctx: &mut Self::Context) {
+        self.flush();
+        self.store = None;
+        self.life.ends_as(ChildExit::Stopped);
+        ctx.stop();
+    }
+}
