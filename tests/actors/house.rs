@@ -138,6 +138,8 @@ pub struct Known {
     pub commits: Vec<fake::Told<Commit>>,
     stubborn: bool,
     pub store_fails: bool,
+    /// The version that each Connection registers with.
+    pub registered: Vec<u64>,
     pub queue_is_stuck: Rc<RefCell<bool>>,
 }
 
@@ -241,7 +243,14 @@ impl Factory for Household {
         Born { door: HeartbeatDoor { link_up, link_lost, configured }, ties }
     }
 
-    fn connection(&mut self, birth: Birth, reports: LinkReports, _: &Neighbourhood) -> Born<ConnectionDoor> {
+    fn connection(
+        &mut self,
+        birth: Birth,
+        reports: LinkReports,
+        _: &Neighbourhood,
+        config_version: u64,
+    ) -> Born<ConnectionDoor> {
+        self.known.borrow_mut().registered.push(config_version);
         let (addr, ties) = self.start(ChildName::Connection, birth, Some(reports));
         Born { door: ConnectionDoor { hangup: addr.recipient() }, ties }
     }
@@ -287,6 +296,7 @@ impl House {
             unit: Box::new(|| 0.5),
             watchdog,
             server_url: "https://plane".into(),
+            config_version: 4,
             end: Box::new(move |code| *ended.borrow_mut() = Some(code)),
         });
         let house = Self { supervisor: supervisor.start(), story, known, exit };

@@ -3,10 +3,11 @@
 
 use crate::house::{Deed, House};
 use backupy_agent::actors::messages::{
-    ChildDown, ChildExit, ChildName, GetStatus, LinkChanged, RoundTrip, Shutdown,
+    ChildDown, ChildExit, ChildName, Configured, GetStatus, LinkChanged, RoundTrip, Shutdown,
 };
 use backupy_agent::channel::{DialError, LinkDown};
-use backupy_agent::model::{AgentStatus, LinkState, SysExit};
+use backupy_agent::model::{AgentStatus, LinkState, Plan, SysExit};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -331,18 +332,38 @@ async fn everybody_meets_the_successor_of_a_replaced_child() {
 }
 
 #[actix::test]
-async fn a_fresh_queue_dispatcher_or_heartbeat_gets_a_fresh_link() {
+async fn a_fresh_queue_gets_a_fresh_link_and_any_other_child_is_told_of_the_link() {
     let house = House::open(None, false).await;
-    for (lives, child) in
-        [ChildName::Queue, ChildName::Dispatcher, ChildName::Heartbeat].into_iter().enumerate()
-    {
+    for (child, meets) in [
+        (ChildName::Dispatcher, "connection 1 meets store 1, queue 1, runner 1"),
+        (ChildName::Heartbeat, "connection 1 meets store 1, queue 1, runner 1"),
+        (ChildName::Runner, "connection 1 meets store 1, queue 1, runner 2"),
+    ] {
+        house.story.take();
         house.tell(child, Deed::Panic).await;
-        assert!(house.story.take().contains(&format!("connection {} ends", lives + 1)), "{child:?}");
-        sleep(Duration::from_secs(10)).await;
-        assert_eq!(house.lives(ChildName::Connection), lives + 2, "{child:?}");
+        let story = house.story.take();
+        assert!(
+            story.contains(&meets.to_owned()) && !story.contains(&"connection 1 ends".into()),
+            "{story:?}"
+        );
     }
-    // They were asked to go: no fault of theirs.
+    house.tell(ChildName::Queue, Deed::Panic).await;
+    let story = house.story.take();
+    assert!(story.contains(&"connection 1 ends".into()), "{story:?}");
+    assert!(!story.iter().any(|line| line.starts_with("connection 1 meets")), "{story:?}");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(house.lives(ChildName::Connection), 2);
+    // It was asked to go: no fault of its own.
     assert_eq!(counts(&status(&house).await, ChildName::Connection), (0, 0, 0));
+}
+
+#[actix::test]
+async fn each_connection_registers_with_the_version_that_is_applied_then() {
+    let house = House::open(None, false).await;
+    house.supervisor.do_send(Configured(Arc::new(Plan { version: 6, ..Plan::default() })));
+    house.tell(ChildName::Connection, broken()).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(house.known.borrow().registered, [4, 6]);
 }
 
 #[actix::test]

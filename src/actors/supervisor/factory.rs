@@ -28,12 +28,14 @@ pub trait Factory {
     /// Starts a Heartbeat.
     fn heartbeat(&mut self, birth: Birth) -> Born<HeartbeatDoor>;
 
-    /// Starts a Connection, which dials at once. It is never re-used.
+    /// Starts a Connection, which dials at once and registers with the version of the applied
+    /// configuration. It is never re-used.
     fn connection(
         &mut self,
         birth: Birth,
         reports: LinkReports,
         doors: &Neighbourhood,
+        config_version: u64,
     ) -> Born<ConnectionDoor>;
 }
 
@@ -158,6 +160,8 @@ pub struct Neighbourhood {
     pub dispatcher: DispatcherDoor,
     /// Signs of life.
     pub heartbeat: HeartbeatDoor,
+    /// The Supervisor, for the applied configuration.
+    pub supervisor: Recipient<Configured>,
 }
 
 /// The doors as they become known; complete once every child has been started.
@@ -169,6 +173,7 @@ pub(super) struct Doors {
     pub(super) dispatcher: Option<DispatcherDoor>,
     pub(super) heartbeat: Option<HeartbeatDoor>,
     pub(super) connection: Option<ConnectionDoor>,
+    pub(super) supervisor: Option<Recipient<Configured>>,
 }
 
 impl Doors {
@@ -179,6 +184,7 @@ impl Doors {
             runner: self.runner.clone()?,
             dispatcher: self.dispatcher.clone()?,
             heartbeat: self.heartbeat.clone()?,
+            supervisor: self.supervisor.clone()?,
         })
     }
 }

@@ -15,6 +15,17 @@ const RECONNECTS_METRIC: &str = "backupy_agent_wss_reconnects_total";
 /// 1 while the control plane refuses the agent key.
 const REFUSED_METRIC: &str = "backupy_agent_key_refused";
 
+/// Says what the Supervisor's metrics mean.
+pub fn describe() {
+    metrics::describe_gauge!(
+        STATE_METRIC,
+        "1 for the state of the link to the control plane, 0 for the others"
+    );
+    metrics::describe_counter!(RECONNECTS_METRIC, "Connections after the first that was established");
+    metrics::describe_gauge!(REFUSED_METRIC, "1 while the control plane refuses the agent key");
+    metrics::describe_counter!(super::slot::RESTARTS_METRIC, "Actors replaced, by actor and cause");
+}
+
 /// A random number, at least 0 and under 1.
 pub type Unit = Box<dyn FnMut() -> f64>;
 

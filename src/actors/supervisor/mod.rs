@@ -17,13 +17,13 @@ pub use factory::{
     QueueDoor, RunnerDoor, StoreDoor, Ties,
 };
 pub use init::InitSystem;
-pub use link::Unit;
+pub use link::{Unit, describe};
 pub use slot::{MAX_RESTARTS, RESTART_WINDOW};
 pub use watch::SUPERINTEND_INTERVAL;
 
 use super::messages::{
-    ChildDown, ChildExit, ChildName, Commit, GetStatus, Hangup, LinkChanged, Quit, RoundTrip, Shutdown,
-    Superintend,
+    ChildDown, ChildExit, ChildName, Commit, Configured, GetStatus, Hangup, LinkChanged, Quit, RoundTrip,
+    Shutdown, Superintend,
 };
 use crate::channel::LinkDown;
 use crate::model::{AgentStatus, SysExit, unix_ms};
@@ -52,6 +52,8 @@ pub struct SupervisorDeps {
     pub watchdog: Option<Duration>,
     /// The control plane, without query or userinfo.
     pub server_url: String,
+    /// Of the configuration that an earlier life applied; 0 for none.
+    pub config_version: u64,
     /// Called once every child has ended.
     pub end: Box<dyn FnOnce(SysExit)>,
 }
@@ -68,6 +70,7 @@ pub struct Supervisor {
     end: Option<Box<dyn FnOnce(SysExit)>>,
     interval: Duration,
     server_url: String,
+    config_version: u64,
     started_at_ms: u64,
     slots: [Slot; ChildName::ALL.len()],
     doors: Doors,
@@ -87,6 +90,7 @@ impl Supervisor {
             end: Some(deps.end),
             interval: watch::interval(deps.watchdog),
             server_url: deps.server_url,
+            config_version: deps.config_version,
             started_at_ms: unix_ms(),
             slots: ChildName::ALL.map(Slot::new),
             doors: Doors::default(),
@@ -126,17 +130,18 @@ impl Supervisor {
                 let Some(doors) = self.doors.neighbourhood() else { return };
                 let reports =
                     LinkReports { changed: ctx.address().recipient(), round_trip: ctx.address().recipient() };
-                keep(self.factory.connection(birth, reports, &doors), &mut self.doors.connection)
+                let born = self.factory.connection(birth, reports, &doors, self.config_version);
+                keep(born, &mut self.doors.connection)
             }
         };
         self.slot(child).lives(ties);
     }
 
-    /// Tells every child who its neighbours are now.
-    fn introduce(&self) {
+    /// Tells these children who their neighbours are now.
+    fn introduce(&self, children: &[ChildName]) {
         let Some(doors) = self.doors.neighbourhood() else { return };
-        for slot in &self.slots {
-            if let Some(ties) = &slot.ties {
+        for child in children {
+            if let Some(ties) = &self.slots[*child as usize].ties {
                 (ties.introduce)(&doors);
             }
         }
@@ -161,9 +166,11 @@ impl Supervisor {
             return;
         }
         self.spawn(child, ctx);
-        self.introduce();
         if needs_new_link(child) {
             self.hang_up();
+            self.introduce(&NOT_CONNECTION);
+        } else {
+            self.introduce(&ChildName::ALL);
         }
     }
 
@@ -271,12 +278,20 @@ fn keep<D>(born: Born<D>, door: &mut Option<D>) -> Ties {
     born.ties
 }
 
-/// Whether a link lives on with a successor of that child: a fresh Queue or Heartbeat has not heard
-/// of the link, and the Connection holds the addresses that it was born with.
+/// Everybody but the Connection.
+const NOT_CONNECTION: [ChildName; 5] =
+    [ChildName::StateStore, ChildName::Queue, ChildName::Runner, ChildName::Dispatcher, ChildName::Heartbeat];
+
+/// Whether a link must end with that child. Windows of an earlier Queue may be on the wire: a fresh
+/// one would take the pongs of their barriers for its own. Any other successor is told of the link.
 fn needs_new_link(child: ChildName) -> bool {
     match child {
-        ChildName::Queue | ChildName::Dispatcher | ChildName::Heartbeat => true,
-        ChildName::StateStore | ChildName::Runner | ChildName::Connection => false,
+        ChildName::Queue => true,
+        ChildName::StateStore
+        | ChildName::Runner
+        | ChildName::Dispatcher
+        | ChildName::Heartbeat
+        | ChildName::Connection => false,
     }
 }
 
@@ -284,12 +299,12 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        for child in ChildName::ALL {
-            if child == ChildName::Connection {
-                self.introduce();
-            }
+        self.doors.supervisor = Some(ctx.address().recipient());
+        for child in NOT_CONNECTION {
             self.spawn(child, ctx);
         }
+        self.introduce(&NOT_CONNECTION);
+        self.spawn(ChildName::Connection, ctx);
         ctx.notify_later(Superintend, self.interval);
     }
 }
@@ -352,6 +367,15 @@ impl Handler<LinkChanged> for Supervisor {
         }
         self.link.changed(&changed, self.init.as_mut());
         self.store_session(ctx);
+    }
+}
+
+impl Handler<Configured> for Supervisor {
+    type Result = ();
+
+    /// For the next Register.
+    fn handle(&mut self, Configured(plan): Configured, _: &mut Self::Context) {
+        self.config_version = plan.version;
     }
 }
 

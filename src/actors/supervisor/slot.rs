@@ -14,6 +14,9 @@ pub const MAX_RESTARTS: usize = 5;
 /// See [`MAX_RESTARTS`].
 pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
+/// By actor and cause.
+pub(super) const RESTARTS_METRIC: &str = "backupy_agent_actor_restarts_total";
+
 /// Why a life is over, as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -88,7 +91,7 @@ impl Slot {
             Cause::Asked => return,
         }
         metrics::counter!(
-            "backupy_agent_actor_restarts_total", "actor" => self.name.name(), "cause" => cause.name()
+            RESTARTS_METRIC, "actor" => self.name.name(), "cause" => cause.name()
         )
         .increment(1);
     }
