@@ -24,7 +24,8 @@ RUN apt-get update \
     && groupadd --gid 10001 backupy-agent \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/backup-agent \
        --shell /usr/sbin/nologin backupy-agent \
-    && install -d -m 0700 -o backupy-agent -g backupy-agent /var/lib/backup-agent
+    && install -d -m 0700 -o backupy-agent -g backupy-agent \
+       /var/lib/backup-agent /var/lib/backupy-control-plane /run/backupy
 COPY --from=build /usr/local/bin/backupy-agent /usr/local/bin/backupy-agent
 USER 10001:10001
 VOLUME /var/lib/backup-agent
