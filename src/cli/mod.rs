@@ -5,12 +5,16 @@ mod completions;
 #[cfg(feature = "control-plane")]
 mod control_plane;
 mod decrypt;
+mod dump_state;
 mod error;
+mod health_check;
 mod man;
 mod opening;
 mod output;
 mod progress;
 mod settings_args;
+mod status;
+mod table;
 mod verify;
 mod version;
 
@@ -36,6 +40,12 @@ enum Command {
     Decrypt(decrypt::Args),
     /// Check that a backup object opens, to its end, without writing it.
     Verify(verify::Args),
+    /// Show what the running agent does.
+    Status(status::Args),
+    /// Say by one line and the exit code whether the agent is well.
+    HealthCheck(health_check::Args),
+    /// Print what the agent keeps on its disk, secrets masked.
+    DumpState(dump_state::Args),
     /// Check the configuration and print it, with the place that each value comes from.
     CheckConfig(check_config::Args),
     /// Run an embedded control plane for one site.
@@ -54,6 +64,9 @@ impl Command {
         match self {
             Self::Decrypt(args) => decrypt::run(args),
             Self::Verify(args) => verify::run(args),
+            Self::Status(args) => status::run(args),
+            Self::HealthCheck(args) => health_check::run(args),
+            Self::DumpState(args) => dump_state::run(args),
             Self::CheckConfig(args) => check_config::run(args),
             #[cfg(feature = "control-plane")]
             Self::ControlPlane(args) => control_plane::run(args),
