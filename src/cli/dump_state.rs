@@ -1,12 +1,12 @@
 //! `dump-state`: what the agent keeps on its disk.
 
-use super::{CliResult, SettingsArgs, print_json};
+use super::{CliError, CliResult, SettingsArgs, print_json};
 use crate::daemon::client::{AskError, ask};
 use crate::daemon::control::Request;
 use crate::daemon::dump;
 use crate::model::SysExit;
 use crate::settings::{Sources, load, load_state_dir};
-use crate::store::{STATE_FILE, Store, StoreError};
+use crate::store::{STATE_FILE, Store};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -40,11 +40,11 @@ pub fn run(args: Args) -> CliResult {
 }
 
 /// The state file itself, opened for reading alone. It is sealed: this needs the agent key.
-fn read_file(state_dir: &Path, sources: &Sources, allow_secrets: bool) -> Result<Value, super::CliError> {
+fn read_file(state_dir: &Path, sources: &Sources, allow_secrets: bool) -> Result<Value, CliError> {
     // Checked first: looking must not make a directory.
     let path = state_dir.join(STATE_FILE);
     if !path.exists() {
-        return Err(super::CliError::new(
+        return Err(CliError::new(
             SysExit::Unavailable,
             format_args!(
                 "{}: no agent runs on this state directory, and it holds no state",
@@ -54,16 +54,6 @@ fn read_file(state_dir: &Path, sources: &Sources, allow_secrets: bool) -> Result
     }
     let settings = load(sources)?.settings;
     let (_store, recovered) = Store::open_read_only(state_dir, &settings.server.agent_key)
-        .map_err(|error| super::CliError::new(exit_of(&error), &error))?;
+        .map_err(|error| CliError::new(error.exit(), &error))?;
     Ok(dump(&recovered, allow_secrets))
-}
-
-fn exit_of(error: &StoreError) -> SysExit {
-    match error {
-        StoreError::WrongKey { .. } => SysExit::Config,
-        StoreError::Damaged { .. } => SysExit::Data,
-        StoreError::InUse { .. } => SysExit::Temporary,
-        StoreError::Unusable { .. } => SysExit::NoPermission,
-        StoreError::NoSpace { .. } | StoreError::Io { .. } => SysExit::Io,
-    }
 }

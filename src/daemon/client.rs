@@ -55,13 +55,7 @@ pub fn ask<T: DeserializeOwned>(state_dir: &Path, request: Request, limit: Durat
 
 async fn converse(path: &Path, request: Request) -> Result<Answer, AskError> {
     let broken = |error: io::Error| AskError::Broken(path.to_path_buf(), error);
-    let mut stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => {
-            AskError::NotRunning(path.to_path_buf())
-        }
-        ErrorKind::PermissionDenied => AskError::NotAllowed(path.to_path_buf()),
-        _ => AskError::Broken(path.to_path_buf(), error),
-    })?;
+    let mut stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
     let mut line = serde_json::to_vec(&request).map_err(|error| broken(error.into()))?;
     line.push(b'\n');
     stream.write_all(&line).await.map_err(broken)?;
@@ -71,4 +65,16 @@ async fn converse(path: &Path, request: Request) -> Result<Answer, AskError> {
         return Err(AskError::Refused("nothing: it is asked too much at once, or is ending".to_owned()));
     }
     serde_json::from_slice(&answer).map_err(|error| broken(error.into()))
+}
+
+fn unreachable(path: &Path, error: io::Error) -> AskError {
+    let path = path.to_path_buf();
+    let nobody = [ErrorKind::NotFound, ErrorKind::ConnectionRefused, ErrorKind::NotADirectory];
+    if nobody.contains(&error.kind()) {
+        AskError::NotRunning(path)
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        AskError::NotAllowed(path)
+    } else {
+        AskError::Broken(path, error)
+    }
 }

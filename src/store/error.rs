@@ -1,5 +1,6 @@
 //! What can go wrong with the state file.
 
+use crate::model::SysExit;
 use std::path::PathBuf;
 
 /// An error of the store. Clone: one failed commit is told to every sender of its group.
@@ -65,4 +66,19 @@ pub enum StoreError {
         /// What redb or the kernel said.
         cause: String,
     },
+}
+
+impl StoreError {
+    /// What a process ends with that cannot go on without the state.
+    pub fn exit(&self) -> SysExit {
+        match self {
+            Self::WrongKey { .. } => SysExit::Config,
+            Self::Damaged { .. } => SysExit::Data,
+            Self::InUse { .. } => SysExit::Temporary,
+            // The directory is a setting.
+            Self::Unusable { .. } => SysExit::Config,
+            Self::Refused { .. } => SysExit::Internal,
+            Self::NoSpace { .. } | Self::Io { .. } => SysExit::Io,
+        }
+    }
 }
