@@ -5,7 +5,8 @@
 //! | [`limits`] | every timing and bound, with its reason |
 //! | [`backoff`] | how long to wait before the next dial |
 //! | [`url`] | which URL is dialled |
-//! | [`dial`] | one dial: DNS, TCP, proxy, TLS, upgrade |
+//! | [`dial`] | the door between a dial and a connection |
+//! | [`websocket`], [`tls`], [`pins`] | one dial: DNS, TCP, proxy, TLS, upgrade |
 //! | [`frame`], [`guard`], [`assemble`] | frames, judged by their headers; messages made of them |
 //! | [`session`] | a registered connection as a pure state machine |
 
@@ -19,8 +20,14 @@ pub mod frame;
 pub mod guard;
 mod inbound;
 pub mod limits;
+pub mod pins;
+mod proxy;
 pub mod session;
+mod tcp;
+pub mod tls;
+mod upgrade;
 pub mod url;
+pub mod websocket;
 
 pub use command::Command;
 pub use exit::{DialError, LinkDown};
