@@ -1,6 +1,7 @@
 //! The actors, each alone among fakes, in virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
+mod connection;
 mod dispatcher;
 mod fake;
 mod heartbeat;

@@ -1,0 +1,209 @@
+//! What flows through an established link: windows, barriers, commands, pings.
+
+use super::bench::{Bench, Dial, about, link, register_ack, window};
+use actix::prelude::*;
+use backupy_agent::actors::messages::{BarrierPassed, LinkGone, Submit};
+use backupy_agent::channel::LinkDown;
+use backupy_agent::channel::frame::{Frame, FrameKind};
+use backupy_agent::wire::{Payload, v1};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+fn text_of(frame: &Frame) -> String {
+    String::from_utf8_lossy(&frame.payload).into_owned()
+}
+
+#[actix::test]
+async fn windows_go_out_in_order_and_a_barrier_follows_its_window() {
+    let (bench, mut server) = Bench::established().await;
+    let link = bench.link().await;
+    let sends: Vec<_> = (0..4).map(|n| link.send(window(n * 3..n * 3 + 3, (n == 1).then_some(99)))).collect();
+    let mut seen = Vec::new();
+    let mut ping = None;
+    for _ in 0..13 {
+        let frame = server.next().await;
+        match frame.kind {
+            FrameKind::Binary => seen.push(text_of(&frame)),
+            FrameKind::Ping => {
+                assert_eq!(seen.len(), 6, "right after the second window");
+                ping = Some(frame);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, (0..12).map(|seq| format!("envelope {seq}")).collect::<Vec<_>>());
+    for send in sends {
+        assert_eq!(send.await.unwrap(), Ok(()));
+    }
+    assert!(bench.barriers.lock().unwrap().is_empty(), "written is not read");
+    server.send(Frame::pong(ping.unwrap().payload));
+    sleep(Duration::from_millis(1)).await;
+    let passed: Vec<(u64, u64)> = bench
+        .barriers
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|BarrierPassed { generation, token }| (*generation, *token))
+        .collect();
+    assert_eq!(passed, [(7, 99)]);
+}
+
+#[actix::test]
+async fn a_barrier_without_its_pong_ends_the_link_after_30_s() {
+    let (bench, mut server) = Bench::established().await;
+    let link = bench.link().await;
+    link.send(window(0..1, Some(5))).await.unwrap().unwrap();
+    let written = Instant::now();
+    // Alive, but deaf to this ping.
+    for _ in 0..10 {
+        sleep(Duration::from_secs(2)).await;
+        server.send(Frame::ping("alive"));
+    }
+    let (_, down) = bench.end().await;
+    about(written.elapsed(), 30);
+    assert_eq!(down, LinkDown::BarrierTimeout(Duration::from_secs(30)));
+    assert_eq!(server.next_close().await.0, 1001);
+}
+
+#[actix::test]
+async fn a_slow_peer_pushes_back_to_who_sends() {
+    let (one_frame, mut server) = link(1);
+    let bench = Bench::new(Dial::Succeed(one_frame));
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    let link = bench.link().await;
+    let done = Arc::new(Mutex::new(Vec::new()));
+    for n in 0..5_u64 {
+        let (send, done) = (link.send(window(n * 4..n * 4 + 4, None)), done.clone());
+        actix::spawn(async move {
+            assert_eq!(send.await.unwrap(), Ok(()));
+            done.lock().unwrap().push(n);
+        });
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(done.lock().unwrap().is_empty(), "nothing was read yet");
+    for seq in 0..20 {
+        let frame = server.next().await;
+        assert_eq!(text_of(&frame), format!("envelope {seq}"));
+        sleep(Duration::from_secs(1)).await;
+        let flushed = done.lock().unwrap().len() as u64;
+        assert!(flushed * 4 <= seq + 2, "{flushed} windows are told done after {} messages", seq + 1);
+    }
+    assert_eq!(*done.lock().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[actix::test]
+async fn a_write_that_stalls_for_10_s_ends_the_link() {
+    let (one_frame, mut server) = link(1);
+    let bench = Bench::new(Dial::Succeed(one_frame));
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    let link = bench.link().await;
+    let begin = Instant::now();
+    let outcomes = tokio::join!(link.send(window(0..100, None)), link.send(window(100..200, Some(1))));
+    assert_eq!((outcomes.0.unwrap(), outcomes.1.unwrap()), (Err(LinkGone), Err(LinkGone)));
+    let (_, down) = bench.end().await;
+    assert_eq!(down, LinkDown::WriteTimeout(Duration::from_secs(10)));
+    // The socket's own shutdown gets its second.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(12), "{took:?}");
+    assert_eq!(link.send(window(0..1, None)).await.ok(), None, "the address is closed");
+}
+
+#[actix::test]
+async fn control_frames_pass_between_the_messages_of_a_window() {
+    let (one_frame, mut server) = link(1);
+    let bench = Bench::new(Dial::Succeed(one_frame));
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    let link = bench.link().await;
+    let send = link.send(window(0..50, None));
+    actix::spawn(async move {
+        let _ = send.await;
+    });
+    server.next().await;
+    server.send(Frame::ping("now"));
+    sleep(Duration::from_millis(1)).await;
+    let mut before = 0;
+    while server.next().await != Frame::pong("now") {
+        before += 1;
+    }
+    assert!(before < 5, "{before} messages went before the pong");
+}
+
+#[actix::test]
+async fn a_ping_is_answered_by_an_ephemeral_ack_also_while_a_command_is_being_taken() {
+    let (memory, mut server) = link(64);
+    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
+        Box::pin(sleep(Duration::from_secs(5))) as ResponseFuture<()>
+    });
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    bench.link().await;
+    server.say("slow", Payload::RunBackup(v1::RunBackup::default()));
+    server.say("p-1", Payload::Ping(v1::Ping { ts_ms: 1 }));
+    server.send(Frame::binary(prost::Message::encode_to_vec(&backupy_agent::wire::Envelope {
+        correlation_id: "new".into(),
+        ..Default::default()
+    })));
+    sleep(Duration::from_millis(10)).await;
+    let submits: Vec<Submit> = bench.submits.lock().unwrap().clone();
+    assert_eq!(submits.len(), 2);
+    assert!(submits.iter().all(|submit| submit.ephemeral));
+    let answers: Vec<_> = submits
+        .iter()
+        .map(|submit| match &submit.payload {
+            Payload::Ack(ack) => (
+                submit.correlation_id.as_str(),
+                ack.correlation_id.as_str(),
+                ack.accepted,
+                ack.reason.as_str(),
+            ),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        answers,
+        [("p-1", "p-1", true, ""), ("new", "new", false, "not supported by this agent version")]
+    );
+}
+
+#[actix::test]
+async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
+    let (memory, mut server) = link(64);
+    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
+        Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
+    });
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    bench.link().await;
+    let before = server.read.get();
+    for n in 0..1000 {
+        server.say(&n.to_string(), Payload::CancelJob(v1::CancelJob { job_id: "j".into() }));
+    }
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.read.get() - before, 64, "the rest is left to TCP");
+    sleep(Duration::from_secs(110)).await;
+    let ids: Vec<String> = bench.commands.lock().unwrap().iter().map(|c| c.correlation_id.clone()).collect();
+    assert_eq!(ids, (0..1000).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(bench.ends.lock().unwrap().is_empty(), "while reading is held, silence kills nobody");
+}
+
+#[actix::test]
+async fn a_flood_of_pings_is_answered_without_piling_up() {
+    let (one_frame, mut server) = link(1);
+    let bench = Bench::new(Dial::Succeed(one_frame));
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    bench.link().await;
+    for n in 0..10_000 {
+        server.send(Frame::ping(n.to_string()));
+    }
+    sleep(Duration::from_millis(10)).await;
+    let mut pongs = Vec::new();
+    while pongs.last().map(String::as_str) != Some("9999") {
+        pongs.push(text_of(&server.next().await));
+    }
+    assert!(pongs.len() < 50, "{} pongs waited", pongs.len());
+}
