@@ -72,6 +72,7 @@ impl Tls {
     }
 
     /// What went wrong, and what to do.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "rustls adds errors; those named here have advice")]
     pub(super) fn explain(&self, error: &Error) -> String {
         match error {
             Error::InvalidCertificate(fault) => self.explain_certificate(fault),
@@ -85,6 +86,7 @@ impl Tls {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "rustls adds errors; those named here have advice")]
     fn explain_certificate(&self, fault: &CertificateError) -> String {
         match fault {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -136,16 +136,13 @@ fn explain_io(error: io::Error, host: String, explain_tls: impl Fn(&rustls::Erro
     if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return DialError::Tls { host, cause: explain_tls(tls) };
     }
-    let cause = match error.kind() {
-        io::ErrorKind::InvalidInput => "server.url names an address that no certificate is checked against \
-                                        here: give the server a name"
-            .into(),
-        io::ErrorKind::UnexpectedEof => {
-            "the server ended the connection during the handshake: is this a TLS \
-                                         port?"
-                .into()
-        }
-        _ => error.to_string(),
+    let cause = if error.kind() == io::ErrorKind::InvalidInput {
+        "server.url names an address that no certificate is checked against here: give the server a name"
+            .into()
+    } else if error.kind() == io::ErrorKind::UnexpectedEof {
+        "the server ended the connection during the handshake: is this a TLS port?".into()
+    } else {
+        error.to_string()
     };
     DialError::Tls { host, cause }
 }
