@@ -8,4 +8,5 @@ pub mod messages;
 
 pub mod queue;
 pub mod state_store;
+pub mod runner;
 pub mod supervisor;

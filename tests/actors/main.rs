@@ -6,4 +6,6 @@ mod dispatcher;
 mod fake;
 mod heartbeat;
 mod house;
+mod runner;
+mod runner_bench;
 mod supervisor;

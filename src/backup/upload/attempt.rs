@@ -75,6 +75,7 @@ impl Attempt<'_> {
         let client = self.put.client.fresh();
         let mut request = client
             .put(self.put.url.expose())
+            .no_decompress()
             .insert_header((header::CONTENT_TYPE, "application/octet-stream"));
         if self.expectation == Expectation::Ask {
             request = request.insert_header((header::EXPECT, "100-continue"));

@@ -1,0 +1,243 @@
+//! A run from its start to its result on disk.
+
+use super::doors::Patience;
+use super::measure;
+use super::table::{Run, Running, Stage, Stop};
+use super::{PROGRESS_INTERVAL, Runner, STOP_GRACE};
+use crate::actors::messages::{Refusal, Submit};
+use crate::backup::{Cancel, CancelOnDrop, Job, Progress, expiry_text, upload_deadline_ms};
+use crate::model::{RunId, RunOutcome, RunPhase};
+use crate::store::Change;
+use crate::wire::convert;
+use actix::prelude::*;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Runner {
+    /// Its turn has come: its start goes to the disk.
+    pub(super) fn begin(&mut self, id: &RunId, ctx: &mut Context<Self>) {
+        let (now_ms, plan) = (self.now_ms(), self.plan());
+        let Some(run) = self.table.get(id) else { return };
+        if let Some(error) = too_late(run, now_ms) {
+            return self.finish(id, RunOutcome::Failed { error }, None, ctx);
+        }
+        let Some(job) = plan.job(&run.order.job_id) else {
+            let error = format!(
+                "job \"{}\" is no longer in the agent's configuration: it was removed {}",
+                run.order.job_id,
+                before(run)
+            );
+            return self.finish(id, RunOutcome::Failed { error }, None, ctx);
+        };
+        run.stage = Stage::Starting(job.target_id.clone());
+        run.since_ms = now_ms;
+        let put = Change::PutRun(Box::new(run.record(RunPhase::Started { at_ms: now_ms })));
+        let (doors, id) = (self.doors.clone(), id.clone());
+        let storing = async move { doors.commit(vec![put], Patience::Endless).await };
+        ctx.spawn(storing.into_actor(self).map(move |stored, act, ctx| match stored {
+            Ok(()) => act.launch(&id, ctx),
+            // The agent is ending; the run begins again with its next life.
+            Err(error) => tracing::warn!(run_id = %id, %error, "run not started"),
+        }));
+    }
+
+    /// The start is on disk: the executor gets the run.
+    fn launch(&mut self, id: &RunId, ctx: &mut Context<Self>) {
+        let (plan, attempt, quitting) = (self.plan(), self.table.next_attempt(), self.quitting.is_some());
+        let Some(run) = self.table.get(id).filter(|run| matches!(run.stage, Stage::Starting(_))) else {
+            return;
+        };
+        if quitting {
+            return;
+        }
+        if run.stop == Some(Stop::Cancelled) {
+            return self.finish(id, RunOutcome::Cancelled, None, ctx);
+        }
+        let parts = plan.job(&run.order.job_id).and_then(|job| Some((job, plan.target(&job.target_id)?)));
+        let Some((job, target)) = parts else {
+            let error =
+                format!("job \"{}\" or its target is no longer in the configuration", run.order.job_id);
+            return self.finish(id, RunOutcome::Failed { error }, None, ctx);
+        };
+        tracing::info!(run_id = %id, job_id = %job.id, target_id = %target.id, again = run.interrupted, "run started");
+        let (cancel, progress) = (Cancel::new(), Progress::new());
+        progress.dumping(0, 1);
+        let timer = job.timeout.map(|limit| {
+            let id = id.clone();
+            ctx.run_later(limit, move |act, ctx| act.timed_out(&id, attempt, ctx))
+        });
+        run.stage = Stage::Running(Box::new(Running {
+            target: target.id.clone(),
+            attempt,
+            cancel: CancelOnDrop(cancel.clone()),
+            progress: progress.clone(),
+            told: None,
+            since: Instant::now(),
+            timer,
+        }));
+        let job = Job { order: run.order.clone(), job: job.clone(), target: target.clone() };
+        let going = self.executor.run(job, progress, cancel);
+        let ended = id.clone();
+        ctx.spawn(
+            going.into_actor(self).map(move |outcome, act, ctx| act.ended(&ended, attempt, outcome, ctx)),
+        );
+        self.tell_progress(id, attempt, ctx);
+    }
+
+    /// RUNNING, when something changed, and again in a second.
+    fn tell_progress(&mut self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
+        let Some(run) = self.table.get(id) else { return };
+        let order = run.order.clone();
+        let Some(running) = run.running().filter(|running| running.attempt == attempt) else { return };
+        let now = running.progress.now();
+        if running.told != Some(now) {
+            running.told = Some(now);
+            self.doors.tell(Submit::new(convert::run_progress(&order, now.0, now.1)));
+        }
+        let id = id.clone();
+        ctx.run_later(PROGRESS_INTERVAL, move |act, ctx| act.tell_progress(&id, attempt, ctx));
+    }
+
+    fn timed_out(&mut self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
+        let current =
+            self.table.get(id).and_then(Run::running).is_some_and(|running| running.attempt == attempt);
+        if current {
+            self.stop_going(id, Stop::TimedOut, ctx);
+        }
+    }
+
+    /// Tells a run to stop, and gives it up when it does not. The first reason counts.
+    pub(super) fn stop_going(&mut self, id: &RunId, why: Stop, ctx: &mut Context<Self>) {
+        let Some(run) = self.table.get(id) else { return };
+        run.stop.get_or_insert(why);
+        if let Some(cancel) = run.cancel() {
+            cancel.cancel();
+        }
+        if let Some(attempt) = run.running().map(|running| running.attempt) {
+            let id = id.clone();
+            ctx.run_later(STOP_GRACE, move |act, ctx| act.ended(&id, attempt, RunOutcome::Cancelled, ctx));
+        }
+    }
+
+    /// The executor is through with the run, or was given up.
+    fn ended(&mut self, id: &RunId, attempt: u64, outcome: RunOutcome, ctx: &mut Context<Self>) {
+        let limit = self.table.get(id).and_then(|run| {
+            let job = run.order.job_id.clone();
+            self.plan.as_ref().and_then(|plan| plan.job(&job)).and_then(|job| job.timeout)
+        });
+        let Some(run) = self.table.get(id) else { return };
+        let stop = run.stop;
+        let Some(running) = run.running().filter(|running| running.attempt == attempt) else { return };
+        let took = running.since.elapsed();
+        let step = running.progress.now().0.name();
+        if let Some(timer) = running.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let outcome = match (stop, outcome) {
+            // What was stored is stored, whoever wanted to stop it a moment ago.
+            (_, RunOutcome::Completed(completed)) => RunOutcome::Completed(completed),
+            (Some(Stop::Quitting), _) => return self.leave(id, ctx),
+            (Some(Stop::Cancelled), _) => RunOutcome::Cancelled,
+            (Some(Stop::TimedOut), _) => RunOutcome::Failed { error: timeout_text(limit, took, step) },
+            (None, RunOutcome::Cancelled) => RunOutcome::Failed { error: "the run was stopped".into() },
+            (None, failed @ RunOutcome::Failed { .. }) => failed,
+        };
+        self.finish(id, outcome, Some(took), ctx);
+    }
+
+    /// The agent ends before the run: its record stays, and the next life begins it again.
+    fn leave(&mut self, id: &RunId, ctx: &mut Context<Self>) {
+        tracing::info!(run_id = %id, "run interrupted: it begins again at the next start");
+        self.table.remove(id);
+        self.quit_if_done(ctx);
+    }
+
+    /// The result goes to the disk and into the queue, in one transaction, however long that takes.
+    pub(super) fn finish(
+        &mut self,
+        id: &RunId,
+        outcome: RunOutcome,
+        took: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now_ms = self.now_ms();
+        let Some(run) = self.table.get(id) else { return };
+        run.stage = Stage::Ending;
+        run.since_ms = now_ms;
+        measure::ended(&run.order.job_id, &outcome, took);
+        let (run_id, job_id, status) = (id, &run.order.job_id, measure::status(&outcome));
+        match &outcome {
+            RunOutcome::Failed { error } => tracing::error!(%run_id, %job_id, %error, "run failed"),
+            RunOutcome::Completed(_) | RunOutcome::Cancelled => {
+                tracing::info!(%run_id, %job_id, status, "run ended");
+            }
+        }
+        let phase = RunPhase::Finished { at_ms: now_ms, outcome: outcome.clone() };
+        let put = Change::PutRun(Box::new(run.record(phase)));
+        let result = Submit { with: vec![put], ..Submit::new(convert::run_result(&run.order, &outcome)) };
+        let (doors, id) = (self.doors.clone(), id.clone());
+        let storing = async move { doors.submit(result, Patience::Endless).await };
+        ctx.spawn(storing.into_actor(self).map(move |stored, act, ctx| match stored {
+            Ok(()) => act.finished(&id, outcome, ctx),
+            Err(error) => tracing::error!(run_id = %id, %error, "a result could not be stored"),
+        }));
+        // The place is free already; not from within, since a turn may have ended this one.
+        ctx.run_later(Duration::ZERO, |act, ctx| act.take_turns(ctx));
+    }
+
+    /// The result is on disk.
+    fn finished(&mut self, id: &RunId, outcome: RunOutcome, ctx: &mut Context<Self>) {
+        let Some(run) = self.table.remove(id) else { return };
+        for canceller in run.cancellers {
+            let answer = match &outcome {
+                RunOutcome::Completed(_) => Err(Refusal::NothingToCancel(run.order.job_id.clone())),
+                RunOutcome::Failed { .. } | RunOutcome::Cancelled => Ok(()),
+            };
+            let _ = canceller.send(answer);
+        }
+        let forgotten = self.table.keep(run.order, outcome);
+        self.forget(forgotten, ctx);
+        self.quit_if_done(ctx);
+    }
+
+    /// Results that are too many are dropped from the store as well.
+    pub(super) fn forget(&self, ids: Vec<RunId>, ctx: &mut Context<Self>) {
+        if ids.is_empty() {
+            return;
+        }
+        let changes = ids.into_iter().map(Change::ForgetRun).collect();
+        let doors = self.doors.clone();
+        let forgetting = async move {
+            if let Err(error) = doors.commit(changes, Patience::Short).await {
+                tracing::warn!(%error, "results of old runs could not be dropped; the next start tries again");
+            }
+        };
+        ctx.spawn(forgetting.into_actor(self));
+    }
+}
+
+/// What a run was doing when something came in between.
+fn before(run: &Run) -> &'static str {
+    if run.interrupted { "while the agent was interrupted" } else { "while the run waited for its turn" }
+}
+
+/// Why it makes no sense to begin; None while it does.
+pub(super) fn too_late(run: &Run, now_ms: u64) -> Option<String> {
+    let deadline_ms = upload_deadline_ms(&run.order, run.accepted_at_ms);
+    if now_ms < deadline_ms {
+        return None;
+    }
+    let what = if run.interrupted {
+        "the agent was interrupted during the run"
+    } else {
+        "the run waited for its turn"
+    };
+    Some(format!("{what}, and its upload URL expired at {}: order a new run", expiry_text(deadline_ms)))
+}
+
+fn timeout_text(limit: Option<Duration>, took: Duration, step: &str) -> String {
+    let seconds = limit.unwrap_or(took).as_secs();
+    format!(
+        "the run did not end within its timeout of {seconds} s and was stopped while {step}: raise the job's timeout_sec if it needs longer"
+    )
+}

@@ -1,0 +1,93 @@
+//! Runs of an earlier life.
+
+use super::Runner;
+use super::going::too_late;
+use super::table::Run;
+use crate::model::{Plan, RunId, RunOutcome, RunPhase};
+use crate::store::Recovered;
+use crate::wire::{convert, v1};
+use actix::prelude::*;
+use prost::Message as _;
+use std::sync::Arc;
+
+impl Runner {
+    /// Asks the store once for what an earlier life left.
+    pub(super) fn recover(&mut self, ctx: &mut Context<Self>) {
+        if self.recovering || self.recovered {
+            return;
+        }
+        self.recovering = true;
+        let doors = self.doors.clone();
+        let asking = async move { doors.recover().await };
+        ctx.spawn(asking.into_actor(self).map(|answer, act, ctx| match answer {
+            Ok(recovered) => act.take_up(recovered, ctx),
+            Err(error) => tracing::warn!(%error, "runs of an earlier life were not recovered"),
+        }));
+    }
+
+    fn take_up(&mut self, recovered: Recovered, ctx: &mut Context<Self>) {
+        self.executor.clear_leftovers();
+        // The Dispatcher will tell the plan as well; a run's job must be known before that.
+        if self.plan.is_none() {
+            self.plan = stored_plan(&recovered).map(Arc::new);
+        }
+        let mut forgotten = Vec::new();
+        let mut lost = Vec::new();
+        for record in recovered.runs {
+            let mut run = Run::waiting(record.order, record.accepted_at_ms);
+            match record.phase {
+                RunPhase::Finished { outcome, .. } => {
+                    forgotten.extend(self.table.keep(run.order, outcome));
+                    continue;
+                }
+                RunPhase::Accepted => {}
+                RunPhase::Started { .. } => run.interrupted = true,
+            }
+            match self.why_lost(&run) {
+                Some(error) => lost.push((run.order.run_id.clone(), error)),
+                None => {
+                    tracing::info!(run_id = %run.order.run_id, job_id = %run.order.job_id, "run taken up again");
+                }
+            }
+            self.table.runs.push(run);
+        }
+        self.recovered = true;
+        self.forget(forgotten, ctx);
+        self.give_up(lost, ctx);
+        for (order, answer) in std::mem::take(&mut self.early) {
+            self.take_order(order, answer, ctx);
+        }
+        self.take_turns(ctx);
+    }
+
+    fn why_lost(&self, run: &Run) -> Option<String> {
+        if let Some(error) = too_late(run, self.now_ms()) {
+            return Some(error);
+        }
+        // Without a plan nothing is known yet: the run waits for the server's.
+        let gone = self.plan.as_ref().is_some_and(|plan| plan.job(&run.order.job_id).is_none());
+        gone.then(|| {
+            format!(
+                "the agent was interrupted, and job \"{}\" is no longer in its configuration",
+                run.order.job_id
+            )
+        })
+    }
+
+    fn give_up(&mut self, lost: Vec<(RunId, String)>, ctx: &mut Context<Self>) {
+        for (id, error) in lost {
+            self.finish(&id, RunOutcome::Failed { error }, None, ctx);
+        }
+    }
+}
+
+fn stored_plan(recovered: &Recovered) -> Option<Plan> {
+    let (_, config) = recovered.config.as_ref()?;
+    match v1::AgentConfig::decode(config.as_ref()) {
+        Ok(config) => Some(convert::plan(&config).plan),
+        Err(error) => {
+            tracing::error!(%error, "the stored configuration cannot be read: waiting for the server's");
+            None
+        }
+    }
+}

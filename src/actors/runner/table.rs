@@ -1,0 +1,228 @@
+//! The runs that the Runner knows, and what of them can be seen.
+
+use super::Answer;
+use crate::backup::{Cancel, CancelOnDrop, Progress};
+use crate::model::{
+    JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Secret, Step, TargetId,
+};
+use actix::SpawnHandle;
+use std::collections::VecDeque;
+use tokio::time::Instant;
+
+/// Results that are kept for orders that come again. A server repeats an order within minutes.
+pub const KEPT_FINISHED: usize = 256;
+
+/// Why a run was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// CancelJob.
+    Cancelled,
+    /// `timeout_sec`
+    TimedOut,
+    /// The agent is ending: the run begins again at the next start.
+    Quitting,
+}
+
+/// Where a run stands.
+#[derive(Debug)]
+pub enum Stage {
+    /// Its turn has not come.
+    Waiting,
+    /// Its start is on the way to the disk.
+    Starting(TargetId),
+    /// The executor has it.
+    Running(Box<Running>),
+    /// Its result is on the way to the disk.
+    Ending,
+}
+
+/// A run that the executor has.
+#[derive(Debug)]
+pub struct Running {
+    /// No second one at once on it.
+    pub target: TargetId,
+    /// Tells this start of the run from another one.
+    pub attempt: u64,
+    /// Stops it; also when the Runner itself ends.
+    pub cancel: CancelOnDrop,
+    /// Written by the run.
+    pub progress: Progress,
+    /// What the server was told last.
+    pub told: Option<(Step, u8)>,
+    /// For its metrics.
+    pub since: Instant,
+    /// Of its timeout.
+    pub timer: Option<SpawnHandle>,
+}
+
+/// A run that is not over.
+#[derive(Debug)]
+pub struct Run {
+    /// What was asked.
+    pub order: RunOrder,
+    /// Unix milliseconds.
+    pub accepted_at_ms: u64,
+    /// Since when it stands where it stands, unix milliseconds.
+    pub since_ms: u64,
+    /// An earlier life of the agent had begun it.
+    pub interrupted: bool,
+    /// The server knows that it waits.
+    pub announced: bool,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Why it was told to stop.
+    pub stop: Option<Stop>,
+    /// Who waits for its end.
+    pub cancellers: Vec<Answer>,
+}
+
+impl Run {
+    /// Waiting for its turn.
+    pub fn waiting(order: RunOrder, accepted_at_ms: u64) -> Self {
+        Self {
+            order,
+            accepted_at_ms,
+            since_ms: accepted_at_ms,
+            interrupted: false,
+            announced: false,
+            stage: Stage::Waiting,
+            stop: None,
+            cancellers: Vec::new(),
+        }
+    }
+
+    /// Its record in the store.
+    pub fn record(&self, phase: RunPhase) -> RunRecord {
+        let mut order = self.order.clone();
+        if matches!(phase, RunPhase::Finished { .. }) {
+            // Its authorisation is of no use any more: what is not kept cannot leak.
+            order.put_url = Secret::default();
+        }
+        RunRecord { order, accepted_at_ms: self.accepted_at_ms, phase }
+    }
+
+    /// Whether it takes a place and a target.
+    pub fn is_going(&self) -> bool {
+        self.target().is_some()
+    }
+
+    /// Whether CancelJob finds it.
+    pub fn can_be_cancelled(&self) -> bool {
+        !matches!(self.stage, Stage::Ending)
+    }
+
+    /// The target that it is on.
+    pub fn target(&self) -> Option<&TargetId> {
+        match &self.stage {
+            Stage::Starting(target) => Some(target),
+            Stage::Running(running) => Some(&running.target),
+            Stage::Waiting | Stage::Ending => None,
+        }
+    }
+
+    /// What the executor has.
+    pub fn running(&mut self) -> Option<&mut Running> {
+        match &mut self.stage {
+            Stage::Running(running) => Some(running),
+            Stage::Waiting | Stage::Starting(_) | Stage::Ending => None,
+        }
+    }
+
+    /// Its switch.
+    pub fn cancel(&self) -> Option<&Cancel> {
+        match &self.stage {
+            Stage::Running(running) => Some(&running.cancel.0),
+            Stage::Waiting | Stage::Starting(_) | Stage::Ending => None,
+        }
+    }
+
+    fn status(&self) -> RunStatus {
+        let (step, progress_percent) = match &self.stage {
+            Stage::Waiting | Stage::Starting(_) => (None, 0),
+            Stage::Running(running) => {
+                let (step, percent) = running.progress.now();
+                (Some(step), percent)
+            }
+            Stage::Ending => (Some(Step::Verifying), 100),
+        };
+        RunStatus {
+            run_id: self.order.run_id.clone(),
+            job_id: self.order.job_id.clone(),
+            step,
+            progress_percent,
+            since_ms: self.since_ms,
+        }
+    }
+}
+
+/// Every run that is known.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// In the order in which they were accepted.
+    pub runs: Vec<Run>,
+    /// Oldest first.
+    finished: VecDeque<(RunOrder, RunOutcome)>,
+    attempts: u64,
+}
+
+impl Table {
+    /// A run that is not over.
+    pub fn get(&mut self, id: &RunId) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|run| run.order.run_id == *id)
+    }
+
+    /// A run that is over.
+    pub fn finished(&self, id: &RunId) -> Option<&(RunOrder, RunOutcome)> {
+        self.finished.iter().find(|(order, _)| order.run_id == *id)
+    }
+
+    /// Takes a run out: nothing of it goes on.
+    pub fn remove(&mut self, id: &RunId) -> Option<Run> {
+        let index = self.runs.iter().position(|run| run.order.run_id == *id)?;
+        Some(self.runs.remove(index))
+    }
+
+    /// Keeps a result; gives the runs that are no longer kept for it.
+    pub fn keep(&mut self, mut order: RunOrder, outcome: RunOutcome) -> Vec<RunId> {
+        order.put_url = Secret::default();
+        self.finished.push_back((order, outcome));
+        let surplus = self.finished.len().saturating_sub(KEPT_FINISHED);
+        self.finished.drain(..surplus).map(|(order, _)| order.run_id).collect()
+    }
+
+    /// The number of another start.
+    pub fn next_attempt(&mut self) -> u64 {
+        self.attempts += 1;
+        self.attempts
+    }
+
+    /// Runs that the executor has, or is about to get.
+    pub fn going(&self) -> usize {
+        self.runs.iter().filter(|run| run.is_going()).count()
+    }
+
+    /// Whether a run is on that target.
+    pub fn on_target(&self, target: &TargetId) -> bool {
+        self.runs.iter().any(|run| run.target() == Some(target))
+    }
+
+    /// Whether something goes on that a shutdown waits for.
+    pub fn busy(&self) -> bool {
+        self.runs.iter().any(|run| !matches!(run.stage, Stage::Waiting | Stage::Starting(_)))
+    }
+
+    /// The ids of the runs that the function picks.
+    pub fn ids_where(&self, pick: impl Fn(&Run) -> bool) -> Vec<RunId> {
+        self.runs.iter().filter(|run| pick(run)).map(|run| run.order.run_id.clone()).collect()
+    }
+
+    /// The runs of a job that can be cancelled.
+    pub fn of_job(&self, job: &JobId) -> Vec<RunId> {
+        self.ids_where(|run| run.order.job_id == *job && run.can_be_cancelled())
+    }
+
+    /// What can be seen.
+    pub fn statuses(&self) -> Vec<RunStatus> {
+        self.runs.iter().map(Run::status).collect()
+    }
+}
