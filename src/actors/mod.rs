@@ -7,6 +7,6 @@ pub mod life;
 pub mod messages;
 
 pub mod queue;
-pub mod state_store;
 pub mod runner;
+pub mod state_store;
 pub mod supervisor;

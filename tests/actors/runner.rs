@@ -22,9 +22,9 @@ fn said(run: &str, status: JobStatus) -> Event {
 }
 
 fn failure(events: &[Event], run: &str) -> String {
-    let found = events.iter().find_map(|event| match event {
-        Event::Said(id, JobStatus::Failed, text) if id == run => Some(text.clone()),
-        _ => None,
+    let found = events.iter().find_map(|event| {
+        let Event::Said(id, JobStatus::Failed, text) = event else { return None };
+        (id == run).then(|| text.clone())
     });
     found.unwrap_or_else(|| panic!("{run} did not fail: {events:?}"))
 }

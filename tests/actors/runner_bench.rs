@@ -233,21 +233,19 @@ pub fn with_window(plan: Plan, start_min: u16, end_min: u16) -> Plan {
 }
 
 fn note_change(seen: &mut Seen, at: Duration, change: &Change) {
-    match change {
-        Change::PutRun(record) => {
-            let phase = match &record.phase {
-                RunPhase::Accepted => "accepted",
-                RunPhase::Started { .. } => "started",
-                RunPhase::Finished { .. } => {
-                    assert!(record.order.put_url.is_empty(), "the URL is not kept");
-                    "finished"
-                }
-            };
-            seen.events.push((at, Event::Put(record.order.run_id.to_string(), phase)));
-        }
-        Change::ForgetRun(id) => seen.events.push((at, Event::Forgot(id.to_string()))),
-        other => panic!("unexpected change {other:?}"),
+    if let Change::ForgetRun(id) = change {
+        return seen.events.push((at, Event::Forgot(id.to_string())));
     }
+    let Change::PutRun(record) = change else { panic!("unexpected change {change:?}") };
+    let phase = match &record.phase {
+        RunPhase::Accepted => "accepted",
+        RunPhase::Started { .. } => "started",
+        RunPhase::Finished { .. } => {
+            assert!(record.order.put_url.is_empty(), "the URL is not kept");
+            "finished"
+        }
+    };
+    seen.events.push((at, Event::Put(record.order.run_id.to_string(), phase)));
 }
 
 fn committing(seen: &Arc<Mutex<Seen>>, begin: Instant) -> Recipient<Commit> {
@@ -255,10 +253,10 @@ fn committing(seen: &Arc<Mutex<Seen>>, begin: Instant) -> Recipient<Commit> {
     fake::quick(move |commit: &Commit| {
         let mut seen = seen.lock().unwrap();
         if let Some(error) = &seen.refuse {
-            return Err(match error {
-                QueueError::Store(error) => error.clone(),
-                other => StoreError::Io { path: "state.redb".into(), cause: other.to_string() },
-            });
+            if let QueueError::Store(error) = error {
+                return Err(error.clone());
+            }
+            return Err(StoreError::Io { path: "state.redb".into(), cause: error.to_string() });
         }
         commit.0.iter().for_each(|change| note_change(&mut seen, begin.elapsed(), change));
         Ok(())
@@ -275,10 +273,12 @@ fn submitting(seen: &Arc<Mutex<Seen>>, begin: Instant) -> Recipient<Submit> {
         }
         let at = begin.elapsed();
         submit.with.iter().for_each(|change| note_change(&mut seen, at, change));
-        let event = match &submit.payload {
-            Payload::JobUpdate(update) => said(update),
-            Payload::BackupCompleted(done) => Event::Done(done.run_id.clone()),
-            other => panic!("unexpected message {other:?}"),
+        let event = if let Payload::BackupCompleted(done) = &submit.payload {
+            Event::Done(done.run_id.clone())
+        } else if let Payload::JobUpdate(update) = &submit.payload {
+            said(update)
+        } else {
+            panic!("unexpected message {:?}", submit.payload)
         };
         let in_slot = matches!(event, Event::Progress(..));
         assert!(!in_slot || submit.with.is_empty());

@@ -36,7 +36,7 @@ pub struct Doors {
 /// Why one try failed.
 struct Trouble {
     text: String,
-    /// The neighbour is being replaced, or is about to be.
+    /// The neighbour is being replaced, or is about to be, or only has its hands full.
     away: bool,
 }
 
@@ -54,7 +54,7 @@ impl From<StoreError> for Trouble {
 
 impl From<QueueError> for Trouble {
     fn from(error: QueueError) -> Self {
-        Self { away: matches!(error, QueueError::StoreGone), text: error.to_string() }
+        Self { away: matches!(error, QueueError::StoreGone | QueueError::Busy(_)), text: error.to_string() }
     }
 }
 

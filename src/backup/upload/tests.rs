@@ -106,7 +106,7 @@ async fn serve(mut socket: TcpStream, act: Act, seen: Arc<Mutex<Vec<Request>>>) 
     }
     let wanted = match act {
         Act::Cut(bytes) | Act::Stall(bytes) => bytes,
-        _ => total,
+        Act::Answer(_) | Act::AnswerSha | Act::AnswerMd5 | Act::RefuseEarly(_) | Act::Mute => total,
     };
     while body.len() < wanted {
         if socket.read_buf(&mut body).await.unwrap_or(0) == 0 {
