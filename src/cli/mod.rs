@@ -5,6 +5,8 @@ mod completions;
 #[cfg(feature = "control-plane")]
 mod control_plane;
 mod decrypt;
+#[cfg(feature = "control-plane")]
+mod demo;
 mod dump_state;
 mod error;
 mod health_check;
@@ -38,6 +40,9 @@ pub struct Cli {
 enum Command {
     /// Decrypt a backup object with a decryption token.
     Decrypt(decrypt::Args),
+    /// Back up a database for real, on this machine alone, and open the backup again.
+    #[cfg(feature = "control-plane")]
+    Demo(demo::Args),
     /// Check that a backup object opens, to its end, without writing it.
     Verify(verify::Args),
     /// Show what the running agent does.
@@ -63,6 +68,8 @@ impl Command {
     fn run(self) -> CliResult {
         match self {
             Self::Decrypt(args) => decrypt::run(args),
+            #[cfg(feature = "control-plane")]
+            Self::Demo(args) => demo::run(args),
             Self::Verify(args) => verify::run(args),
             Self::Status(args) => status::run(args),
             Self::HealthCheck(args) => health_check::run(args),

@@ -5,9 +5,12 @@ use std::io::{IsTerminal, Read, stderr};
 use std::time::Duration;
 
 /// A bar with bytes, rate and time to go.
-const KNOWN: &str = "[{wide_bar}] {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}";
+const KNOWN: &str = "{msg}[{wide_bar}] {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}";
 /// The same where the end is not known.
-const UNKNOWN: &str = "{spinner} {bytes}  {bytes_per_sec}";
+const UNKNOWN: &str = "{msg}{spinner} {bytes}  {bytes_per_sec}";
+/// Of something that is not bytes.
+#[cfg(feature = "control-plane")]
+const PARTS: &str = "{msg}[{wide_bar}] {percent} %";
 /// How often a bar moves when nothing else moves it.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -42,6 +45,30 @@ impl Progress {
     /// Takes the bar away.
     pub fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// What a bar needs that is not moved by a reader.
+#[cfg(feature = "control-plane")]
+impl Progress {
+    /// Of a whole that is counted in `parts`.
+    pub fn parts(parts: u64) -> Self {
+        let progress = Self::bytes(Some(parts));
+        if let Ok(style) = ProgressStyle::with_template(PARTS) {
+            progress.0.set_style(style.progress_chars("=> "));
+        }
+        progress
+    }
+
+    /// Says what is going on.
+    pub fn labelled(self, label: &str) -> Self {
+        self.0.set_message(format!("   {label:<10} "));
+        self
+    }
+
+    /// Moves the bar to a number of bytes.
+    pub fn set(&self, bytes: u64) {
+        self.0.set_position(bytes);
     }
 }
 
