@@ -54,5 +54,5 @@ figures: deps ## measure start, idle and backup of the release binary (15 minute
 	@$(CARGO) build --release
 	@$(VENV)/python -B scripts/figures.py --binary $(TARGET_DIR)/release/backupy-agent $(ARGS)
 
-clean-demo: ## delete what demos left
-	@rm -rf demo-*
+clean-demo: ## delete what demos left among the temporary files
+	@rm -rf "$${TMPDIR:-/tmp}"/backupy-demo-*

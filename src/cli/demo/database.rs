@@ -11,7 +11,7 @@ use std::time::Duration;
 const CUSTOMERS: u32 = 12_000;
 const PRODUCTS: u32 = 400;
 /// Orders that make the file some 100 MB.
-pub const ORDERS: u32 = 330_000;
+pub const ORDERS: u32 = 420_000;
 /// How often the open shop sells something while it is backed up.
 const SALE_EVERY: Duration = Duration::from_millis(10);
 /// A writer waits for the lock instead of failing.
