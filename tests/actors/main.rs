@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
 mod connection;
+mod control_socket;
 mod dispatcher;
 mod fake;
 mod heartbeat;

@@ -5,6 +5,7 @@
 mod common;
 
 mod bad_input;
+mod config;
 mod daemon;
 mod decrypt;
 mod desk;

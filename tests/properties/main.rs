@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
 mod object;
+mod settings;
 mod wire;
 mod wire_values;
