@@ -9,4 +9,5 @@ mod config;
 mod daemon;
 mod decrypt;
 mod desk;
+mod dial;
 mod kit;
