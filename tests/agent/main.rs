@@ -11,3 +11,15 @@ mod decrypt;
 mod desk;
 mod dial;
 mod kit;
+#[cfg(feature = "control-plane")]
+mod plane_cli;
+#[cfg(feature = "control-plane")]
+mod plane_kit;
+#[cfg(feature = "control-plane")]
+mod plane_objects;
+#[cfg(feature = "control-plane")]
+mod plane_rest;
+#[cfg(feature = "control-plane")]
+mod plane_runs;
+#[cfg(feature = "control-plane")]
+mod plane_wire;
