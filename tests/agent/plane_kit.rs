@@ -66,10 +66,8 @@ impl Plane {
         for (name, value) in headers {
             request = request.insert_header((*name, *value));
         }
-        let mut response = match body {
-            Value::Null => request.send().await.unwrap(),
-            body => request.send_body(body.to_string()).await.unwrap(),
-        };
+        let sent = if body.is_null() { request.send() } else { request.send_body(body.to_string()) };
+        let mut response = sent.await.unwrap();
         let bytes = response.body().limit(16 << 20).await.unwrap();
         (response.status().as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
