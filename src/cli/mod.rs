@@ -14,6 +14,7 @@ mod man;
 mod opening;
 mod output;
 mod progress;
+mod run;
 mod settings_args;
 mod status;
 mod table;
@@ -38,6 +39,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent.
+    Run(run::Args),
     /// Decrypt a backup object with a decryption token.
     Decrypt(decrypt::Args),
     /// Back up a database for real, on this machine alone, and open the backup again.
@@ -67,6 +70,7 @@ enum Command {
 impl Command {
     fn run(self) -> CliResult {
         match self {
+            Self::Run(args) => run::run(args),
             Self::Decrypt(args) => decrypt::run(args),
             #[cfg(feature = "control-plane")]
             Self::Demo(args) => demo::run(args),

@@ -1,8 +1,15 @@
-//! Boot order, init system, local control socket.
+//! The daemon: boot order, init system, signals, local control socket.
 
+mod boot;
 pub mod client;
 pub mod control;
 mod dump;
+mod error;
+mod notify;
+mod signals;
 pub mod socket;
 
+pub use boot::run;
 pub use dump::dump;
+pub use error::DaemonError;
+pub use signals::Reload;

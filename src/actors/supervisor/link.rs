@@ -114,7 +114,8 @@ impl LinkBook {
         }
         let delay = self.backoff.next_delay(down, (self.unit)());
         let reason = down.to_string();
-        let in_s = delay.as_secs_f64();
+        // Tenths are enough for people.
+        let in_s = (delay.as_secs_f64() * 10.0).round() / 10.0;
         if let LinkDown::Dial(DialError::Unauthorized { .. }) = down {
             self.key_refused(&reason, in_s);
         } else if let LinkDown::Hangup = down {

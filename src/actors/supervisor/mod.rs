@@ -2,6 +2,7 @@
 //! froze, keeps the link's story, feeds the watchdog, and ends everything in order. Restarts are
 //! bounded: a child that keeps dying ends the process, for the init system to begin anew.
 
+mod children;
 mod ending;
 mod factory;
 mod init;
@@ -11,6 +12,7 @@ mod slot;
 mod status;
 mod watch;
 
+pub use children::Children;
 pub use ending::SHUTDOWN_LIMIT;
 pub use factory::{
     Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HeartbeatDoor, LinkReports, Neighbourhood,

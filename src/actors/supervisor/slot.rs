@@ -105,10 +105,22 @@ impl Slot {
         self.restarts.len() <= MAX_RESTARTS
     }
 
+    /// A Connection between two lives waits for the next dial: that is no silence.
+    fn is_well(&self) -> bool {
+        match self.name {
+            ChildName::Connection => self.ties.is_none() || self.answered,
+            ChildName::StateStore
+            | ChildName::Queue
+            | ChildName::Runner
+            | ChildName::Dispatcher
+            | ChildName::Heartbeat => self.ties.is_some() && self.answered,
+        }
+    }
+
     pub(super) fn status(&self) -> ChildStatus {
         ChildStatus {
             name: self.name.name().to_owned(),
-            alive: self.ties.is_some() && self.answered,
+            alive: self.is_well(),
             panics: self.panics,
             errors: self.errors,
             freezes: self.freezes,

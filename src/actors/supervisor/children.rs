@@ -1,0 +1,246 @@
+//! The real children: the one place that knows every actor's type.
+
+use super::factory::{
+    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HeartbeatDoor, LinkReports, Neighbourhood,
+    QueueDoor, RunnerDoor, StoreDoor, Ties,
+};
+use crate::actors::connection::{Connection, ConnectionDeps, ConnectionNeighbours, LinkListener};
+use crate::actors::dispatcher::{Dispatcher, DispatcherDeps, DispatcherNeighbours};
+use crate::actors::heartbeat::{Heartbeat, HeartbeatDeps, HeartbeatNeighbours};
+use crate::actors::life::Life;
+use crate::actors::messages::ChildName;
+use crate::actors::queue::{Queue, QueueDeps, QueueNeighbours};
+use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor};
+use crate::actors::state_store::{Opener, StateStore, StateStoreDeps};
+use crate::backup;
+use crate::channel::dial::Dialer;
+use crate::model::unix_ms;
+use crate::probe::host::HostProbe;
+use crate::settings::Settings;
+use crate::store::{Options, Store};
+use crate::wire::v1;
+use actix::prelude::*;
+use std::sync::Arc;
+
+/// Makes the real children.
+pub struct Children {
+    settings: Settings,
+    /// Open already, for the first StateStore: what is wrong with it was said before anything began.
+    opened: Option<Store>,
+    /// A dialer for each Connection.
+    dialer: Box<dyn Fn() -> Box<dyn Dialer>>,
+    /// The first message of each Connection, but for the version of the configuration.
+    register: v1::Register,
+}
+
+impl Children {
+    /// From the state that was opened and whatever makes dialers.
+    pub fn new(
+        settings: Settings,
+        opened: Store,
+        dialer: Box<dyn Fn() -> Box<dyn Dialer>>,
+        register: v1::Register,
+    ) -> Self {
+        Self { settings, opened: Some(opened), dialer, register }
+    }
+
+    /// Opens the state: for the first life what is open already, later the file anew.
+    fn opener(&mut self) -> Opener {
+        let mut opened = self.opened.take();
+        let (dir, key) = (self.settings.state.dir.clone(), self.settings.server.agent_key.clone());
+        Box::new(move || match opened.take() {
+            Some(store) => Ok(store),
+            None => Store::open(&dir, &key, Options::default()).map(|(store, _)| store),
+        })
+    }
+
+    fn backup_options(&self) -> backup::Options {
+        let Settings { backup, server, .. } = &self.settings;
+        backup::Options {
+            spool_dir: backup.spool_dir.clone(),
+            zstd_level: backup.zstd_level,
+            threads: backup.threads,
+            room: backup::Room::default(),
+            upload: backup::upload::Options {
+                allow_insecure: server.allow_insecure,
+                ca_file: server.ca_file.clone(),
+                timing: backup::upload::Timing::default(),
+            },
+        }
+    }
+}
+
+fn life(child: ChildName, birth: Birth) -> Life {
+    Life::new(child, birth.generation, birth.supervisor)
+}
+
+impl Factory for Children {
+    fn state_store(&mut self, birth: Birth) -> Result<Born<StoreDoor>, String> {
+        let arbiter =
+            Arbiter::try_new().map_err(|error| format!("its thread could not be started: {error}"))?;
+        let deps = StateStoreDeps { life: life(ChildName::StateStore, birth), opener: self.opener() };
+        let addr = StateStore::start_in_arbiter(&arbiter.handle(), |_| StateStore::new(deps));
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(|_| {}),
+            quit: Some(addr.clone().recipient()),
+            arbiter: Some(arbiter.handle()),
+        };
+        let door = StoreDoor {
+            commit: addr.clone().recipient(),
+            read: addr.clone().recipient(),
+            recover: addr.clone().recipient(),
+            status: addr.recipient(),
+        };
+        Ok(Born { door, ties })
+    }
+
+    fn queue(&mut self, birth: Birth) -> Born<QueueDoor> {
+        let max_queue_bytes = self.settings.state.max_queue_bytes;
+        let addr = Queue::new(QueueDeps { life: life(ChildName::Queue, birth), max_queue_bytes }).start();
+        let queue = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            queue.do_send(QueueNeighbours {
+                commit: doors.store.commit.clone(),
+                read: doors.store.read.clone(),
+                recover: doors.store.recover.clone(),
+            });
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: Some(addr.clone().recipient()),
+            arbiter: None,
+        };
+        let door = QueueDoor {
+            submit: addr.clone().recipient(),
+            take_seq: addr.clone().recipient(),
+            link_up: addr.clone().recipient(),
+            link_lost: addr.clone().recipient(),
+            barrier_passed: addr.clone().recipient(),
+            status: addr.recipient(),
+        };
+        Born { door, ties }
+    }
+
+    fn runner(&mut self, birth: Birth) -> Born<RunnerDoor> {
+        let executor = Box::new(ThreadExecutor::new(self.backup_options()));
+        let deps = RunnerDeps { life: life(ChildName::Runner, birth), executor, clock: Arc::new(unix_ms) };
+        let addr = Runner::new(deps).start();
+        let runner = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            runner.do_send(RunnerNeighbours {
+                recover: doors.store.recover.clone(),
+                commit: doors.store.commit.clone(),
+                submit: doors.queue.submit.clone(),
+            });
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: Some(addr.clone().recipient()),
+            arbiter: None,
+        };
+        let door = RunnerDoor {
+            configured: addr.clone().recipient(),
+            start_run: addr.clone().recipient(),
+            cancel_run: addr.clone().recipient(),
+            runs: addr.recipient(),
+        };
+        Born { door, ties }
+    }
+
+    fn dispatcher(&mut self, birth: Birth) -> Born<DispatcherDoor> {
+        let addr = Dispatcher::new(DispatcherDeps { life: life(ChildName::Dispatcher, birth) }).start();
+        let dispatcher = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            dispatcher.do_send(DispatcherNeighbours {
+                recover: doors.store.recover.clone(),
+                commit: doors.store.commit.clone(),
+                submit: doors.queue.submit.clone(),
+                start_run: doors.runner.start_run.clone(),
+                cancel_run: doors.runner.cancel_run.clone(),
+                listeners: vec![
+                    doors.runner.configured.clone(),
+                    doors.heartbeat.configured.clone(),
+                    doors.supervisor.clone(),
+                ],
+            });
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: Some(addr.clone().recipient()),
+            arbiter: None,
+        };
+        let door = DispatcherDoor { command: addr.clone().recipient(), version: addr.recipient() };
+        Born { door, ties }
+    }
+
+    fn heartbeat(&mut self, birth: Birth) -> Born<HeartbeatDoor> {
+        let host = HostProbe::new(&self.settings.state.dir);
+        let addr = Heartbeat::new(HeartbeatDeps { life: life(ChildName::Heartbeat, birth), host }).start();
+        let heartbeat = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            heartbeat.do_send(HeartbeatNeighbours {
+                submit: doors.queue.submit.clone(),
+                queue_status: doors.queue.status.clone(),
+                runs: doors.runner.runs.clone(),
+            });
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: Some(addr.clone().recipient()),
+            arbiter: None,
+        };
+        let door = HeartbeatDoor {
+            link_up: addr.clone().recipient(),
+            link_lost: addr.clone().recipient(),
+            configured: addr.recipient(),
+        };
+        Born { door, ties }
+    }
+
+    fn connection(
+        &mut self,
+        birth: Birth,
+        reports: LinkReports,
+        doors: &Neighbourhood,
+        config_version: u64,
+    ) -> Born<ConnectionDoor> {
+        let addr = Connection::new(ConnectionDeps {
+            life: life(ChildName::Connection, birth),
+            dialer: (self.dialer)(),
+            register: v1::Register { last_known_config_version: config_version, ..self.register.clone() },
+            neighbours: connection_neighbours(doors, &reports),
+        })
+        .start();
+        let connection = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            connection.do_send(connection_neighbours(doors, &reports));
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: None,
+            arbiter: None,
+        };
+        Born { door: ConnectionDoor { hangup: addr.recipient() }, ties }
+    }
+}
+
+fn connection_neighbours(doors: &Neighbourhood, reports: &LinkReports) -> ConnectionNeighbours {
+    ConnectionNeighbours {
+        take_seq: doors.queue.take_seq.clone(),
+        submit: doors.queue.submit.clone(),
+        barrier_passed: doors.queue.barrier_passed.clone(),
+        listeners: vec![
+            LinkListener { up: doors.queue.link_up.clone(), lost: doors.queue.link_lost.clone() },
+            LinkListener { up: doors.heartbeat.link_up.clone(), lost: doors.heartbeat.link_lost.clone() },
+        ],
+        commands: doors.dispatcher.command.clone(),
+        link_changed: reports.changed.clone(),
+        round_trip: reports.round_trip.clone(),
+    }
+}
