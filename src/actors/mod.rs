@@ -5,7 +5,6 @@ pub mod dispatcher;
 pub mod heartbeat;
 pub mod life;
 pub mod messages;
-
 pub mod queue;
 pub mod runner;
 pub mod state_store;

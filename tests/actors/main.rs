@@ -1,12 +1,15 @@
 //! The actors, each alone among fakes, in virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
+mod bench;
 mod connection;
 mod control_socket;
 mod dispatcher;
 mod fake;
 mod heartbeat;
 mod house;
+mod queue;
 mod runner;
 mod runner_bench;
+mod state_store;
 mod supervisor;

@@ -2,7 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
 mod object;
+mod queue;
 mod session;
 mod settings;
 mod wire;
 mod wire_values;
+
+#[path = "../actors/bench.rs"]
+#[allow(dead_code, reason = "the actors' tests use all of it")]
+mod bench;
+#[path = "../actors/fake.rs"]
+#[allow(dead_code, reason = "the actors' tests use all of it")]
+mod fake;

@@ -36,7 +36,7 @@ use backlog::{Backlog, Entry};
 use intake::{Entrant, Storing};
 use link::Link;
 use notice::Notice;
-use outflow::Ephemeral;
+use outflow::{Ephemeral, Senders};
 use seq::SeqSource;
 use slots::Slots;
 use std::collections::{BTreeMap, VecDeque};
@@ -94,6 +94,8 @@ pub struct Queue {
     next_token: u64,
     slots: Slots,
     ephemerals: VecDeque<Ephemeral>,
+    /// Who waits for the `Transmit` that the link has not answered.
+    in_transit: Senders,
     /// Confirmed, not yet off the disk. No window is read before they are.
     removing: Option<Vec<Entry>>,
     remove_sent: bool,
@@ -124,6 +126,7 @@ impl Queue {
             next_token: unix_ms() << 16,
             slots: Slots::default(),
             ephemerals: VecDeque::new(),
+            in_transit: Senders::new(),
             removing: None,
             remove_sent: false,
             notice: Notice::default(),

@@ -26,15 +26,8 @@ pub(super) struct Ephemeral {
     pub(super) answer: oneshot::Sender<Result<Submitted, QueueError>>,
 }
 
-impl Ephemeral {
-    fn tell(self, result: Result<Submitted, QueueError>) {
-        // A sender that went away does not want to know.
-        let _ = self.answer.send(result);
-    }
-}
-
 /// Senders who hear when what they sent is written.
-type Senders = Vec<oneshot::Sender<Result<Submitted, QueueError>>>;
+pub(super) type Senders = Vec<oneshot::Sender<Result<Submitted, QueueError>>>;
 
 impl Queue {
     pub(super) fn send_now(
@@ -88,7 +81,7 @@ impl Queue {
             && let Some(ephemeral) = self.ephemerals.pop_front()
         {
             let Some(seq) = self.take_seq(ctx) else {
-                ephemeral.tell(Err(self.no_seq()));
+                let _ = ephemeral.answer.send(Err(self.no_seq()));
                 continue;
             };
             let Ephemeral { payload, correlation_id, answer } = ephemeral;
@@ -124,33 +117,27 @@ impl Queue {
         link.writing = true;
         let epoch = link.epoch;
         let request = link.transmit.send(transmit);
+        self.in_transit = senders;
         ctx.spawn(request.into_actor(self).map(move |answer, act, ctx| {
-            act.written(epoch, &answer, senders, ctx);
+            if act.link.as_ref().is_some_and(|link| link.epoch == epoch) {
+                act.written(&answer, ctx);
+            }
         }));
     }
 
-    fn written(
-        &mut self,
-        epoch: u64,
-        answer: &Result<Result<(), LinkGone>, MailboxError>,
-        senders: Senders,
-        ctx: &mut Context<Self>,
-    ) {
-        let written = matches!(answer, Ok(Ok(())));
-        for sender in senders {
-            // A sender that went away does not want to know.
-            let _ = sender.send(if written { Ok(Submitted::Sent) } else { Err(QueueError::NotConnected) });
+    fn written(&mut self, answer: &Result<Result<(), LinkGone>, MailboxError>, ctx: &mut Context<Self>) {
+        if !matches!(answer, Ok(Ok(()))) {
+            return self.lose_link();
         }
-        let Some(link) = self.link.as_mut().filter(|link| link.epoch == epoch) else {
-            return;
-        };
-        if written {
+        if let Some(link) = &mut self.link {
             link.writing = false;
-            self.slots.sent();
-            self.pump(ctx);
-        } else {
-            self.lose_link();
         }
+        for sender in self.in_transit.drain(..) {
+            // A sender that went away does not want to know.
+            let _ = sender.send(Ok(Submitted::Sent));
+        }
+        self.slots.sent();
+        self.pump(ctx);
     }
 
     /// Reads the next window, unless what was confirmed before is still on the disk.
@@ -275,8 +262,9 @@ impl Queue {
     fn lose_link(&mut self) {
         self.link = None;
         self.slots.link_lost();
-        for ephemeral in self.ephemerals.drain(..) {
-            ephemeral.tell(Err(QueueError::NotConnected));
+        let waiting = self.ephemerals.drain(..).map(|ephemeral| ephemeral.answer);
+        for sender in self.in_transit.drain(..).chain(waiting) {
+            let _ = sender.send(Err(QueueError::NotConnected));
         }
     }
 
