@@ -80,14 +80,14 @@ pub fn percent_of(envelope: &Envelope) -> Option<u32> {
     }
 }
 
-/// What was written, in order.
+/// What was written, in order, one word a `Transmit`.
 pub fn kinds(wire: &Wire) -> Vec<&'static str> {
-    let kind = |envelope: &Envelope| match envelope.payload {
+    let kind = |part: &Transmit| match wire::decode(&part.envelopes[0].envelope).unwrap().payload {
         Some(Payload::Heartbeat(_)) => "heartbeat",
         Some(Payload::Log(_)) => "log",
         _ => "other",
     };
-    wire.envelopes().iter().map(kind).collect()
+    wire.told().iter().map(kind).collect()
 }
 
 pub fn queue(max_queue_bytes: u64) -> (Addr<Queue>, fake::Told<ChildDown>) {
@@ -153,11 +153,11 @@ impl Bench {
     }
 
     pub async fn bounded(max_queue_bytes: u64) -> Self {
+        tokio::time::pause();
         Self::in_dir(tempfile::tempdir().unwrap(), max_queue_bytes).await
     }
 
     pub async fn in_dir(dir: TempDir, max_queue_bytes: u64) -> Self {
-        tokio::time::pause();
         let (store, _) = start(dir.path(), Options::default());
         let (queue, _) = queue(max_queue_bytes);
         queue.send(neighbours(&store)).await.unwrap();
