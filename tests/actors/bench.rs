@@ -38,7 +38,7 @@ pub fn deps(dir: &Path, options: Options) -> (StateStoreDeps, fake::Told<ChildDo
 
 /// What a crash would leave now.
 pub fn crashed_copy(dir: &Path) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
     std::fs::copy(dir.join(STATE_FILE), copy.path().join(STATE_FILE)).unwrap();
     copy
 }

