@@ -152,8 +152,13 @@ impl Signals {
 
 /// Logs go to standard error, so that standard output keeps to what scripts read. `RUST_LOG` filters.
 fn log_to_stderr() {
+    use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    /// Which thread of the server starts or ends is of no use to an operator.
+    const DEFAULT_FILTER: &str = "info,actix_server=warn";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let colour = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour);
     // Where a subscriber is set already, it stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = logs.with_writer(std::io::stderr).try_init();
 }
