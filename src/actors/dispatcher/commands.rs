@@ -187,7 +187,7 @@ impl Worker {
             Err(Silent) => Err(Refusal::Other(RUNNER_SILENT.to_owned())),
         };
         match &answer {
-            Ok(()) => tracing::info!(%run_id, %job_id, "run accepted"),
+            Ok(()) => tracing::debug!(%run_id, %job_id, "run taken on"),
             Err(refusal) => tracing::warn!(%run_id, %job_id, %refusal, "run refused"),
         }
         answer

@@ -253,6 +253,7 @@ impl Supervisor {
             for waiter in act.ending.iter_mut().flat_map(|waiters| waiters.drain(..)) {
                 let _ = waiter.send(());
             }
+            tracing::info!(code = code.code(), "ended");
             if let Some(end) = act.end.take() {
                 end(code);
             }
