@@ -1,5 +1,6 @@
 """What a scenario works with: its folder, its control plane, its agents, its object store."""
 
+import asyncio
 import os
 import secrets
 import sqlite3
@@ -55,7 +56,13 @@ class Case:
         """A control plane, an agent that dials it, and their first session."""
         plane = await self.plane(greet=greet)
         agent = await self.agent(plane, **extra).start()
-        return plane, agent, await plane.session()
+        session, ended = (asyncio.ensure_future(wait) for wait in (plane.session(), agent.process.wait()))
+        await asyncio.wait((session, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not session.done():
+            session.cancel()
+            raise AssertionError(f"the agent ended at once with {agent.process.returncode}")
+        return plane, agent, session.result()
 
     async def store(self, tls=True):
         store = await ObjectStore().start(self.authority.server_context() if tls else None)
