@@ -2,9 +2,10 @@
 
 use super::table::{Table, ago, bytes};
 use super::{CliError, CliResult, SettingsArgs, print, print_json};
+use crate::actors::messages::ChildName;
 use crate::daemon::client::{AskError, ask};
 use crate::daemon::control::Request;
-use crate::model::{AgentStatus, SysExit, unix_ms};
+use crate::model::{AgentStatus, ChildStatus, SysExit, unix_ms};
 use std::time::Duration;
 
 /// The agent answers within 1.5 s or says that it cannot.
@@ -98,9 +99,7 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
         );
         table.row("", format!("{} of job {}: {step}, {}", run.run_id, run.job_id, ago(run.since_ms, now_ms)));
     }
-    for child in
-        children.iter().filter(|child| !child.alive || child.panics + child.errors + child.freezes > 0)
-    {
+    for child in children.iter().filter(|child| is_worth_telling(child)) {
         let alive = if child.alive { "answers" } else { "does not answer" };
         table.row(
             "restarted",
@@ -113,10 +112,16 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
     table
 }
 
+/// A connection that ends is an error of the link, told above, and no restart to worry about.
+fn is_worth_telling(child: &ChildStatus) -> bool {
+    let errors = if child.name == ChildName::Connection.name() { 0 } else { child.errors };
+    !child.alive || child.panics + errors + child.freezes > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ChildStatus, LinkState, LinkStatus, RunStatus, Step};
+    use crate::model::{LinkState, LinkStatus, RunStatus, Step};
 
     #[test]
     fn the_table_says_what_an_operator_wants_to_know() {
@@ -142,13 +147,10 @@ mod tests {
                 progress_percent: 55,
                 since_ms: 3_590_000,
             }],
-            children: vec![ChildStatus {
-                name: "queue".into(),
-                alive: true,
-                panics: 1,
-                errors: 0,
-                freezes: 0,
-            }],
+            children: vec![
+                ChildStatus { name: "queue".into(), alive: true, panics: 1, errors: 0, freezes: 0 },
+                ChildStatus { name: "connection".into(), alive: true, panics: 0, errors: 9, freezes: 0 },
+            ],
             ..AgentStatus::default()
         };
         let text = table(&status, 3_600_000).to_string();
@@ -162,5 +164,6 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
+        assert!(!text.contains("9 errors"), "{text}");
     }
 }
