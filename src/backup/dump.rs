@@ -55,7 +55,7 @@ pub async fn dump(
     };
     let read = on_thread("run-read", move || reading.read(writer))?;
     let spool = Arc::clone(spool);
-    let packed = on_thread("run-pack", move || pack(&reader, &spool, &packing))?;
+    let packed = on_thread("run-pack", move || pack(reader, &spool, &packing))?;
     let both = async { (read.await, packed.await) };
     tokio::pin!(both);
     let (read, packed) = tokio::select! {
@@ -179,5 +179,46 @@ impl Sink for Watched {
         self.matched = 0;
         self.bytes = 0;
         self.inner.restart()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::pipe::Item;
+
+    fn watched(magic: &'static [u8]) -> (Watched, super::super::pipe::PipeReader) {
+        let (inner, reader) = pipe(Cancel::new());
+        let progress = Progress::new();
+        (Watched { inner, magic, matched: 0, wrong: false, bytes: 0, estimate: 10, progress }, reader)
+    }
+
+    #[test]
+    fn the_magic_is_found_in_pieces_and_again_after_a_restart() {
+        let (mut out, reader) = watched(b"MAGIC");
+        for piece in ["MA", "GI", "C rest"] {
+            out.write_all(piece.as_bytes()).unwrap();
+        }
+        out.restart().unwrap();
+        assert!(matches!(reader.next(), Some(Item::Restart)));
+        assert!(out.write_all(b"MAGNET").is_err());
+        assert!(out.wrong);
+    }
+
+    #[test]
+    fn the_thread_that_knows_the_reason_is_believed() {
+        let whole = || Ok(Ok(("SQLite 3".to_owned(), 5)));
+        let packed = || Ok(Ok(Some(Packed { size_bytes: 1, sha256: [0; 32] })));
+        assert!(judge(whole(), packed()).is_ok());
+        let full = || Ok(Err(RunError::Internal("disk full".into())));
+        let closed = || Ok(Err(DumpError::Output(io::ErrorKind::BrokenPipe.into())));
+        assert!(judge(closed(), full()).unwrap_err().to_string().contains("disk full"));
+        let damaged = Ok(Err(DumpError::UnknownEngine { target: "t9".into() }));
+        assert!(judge(damaged, Ok(Ok(None))).unwrap_err().to_string().contains("t9"));
+        let (gone, panicked) = oneshot::channel::<Result<Option<Packed>, RunError>>();
+        drop(gone);
+        let panicked = panicked.blocking_recv();
+        assert!(judge(whole(), panicked).unwrap_err().to_string().contains("packing thread"));
+        assert!(judge(whole(), Ok(Ok(None))).is_err(), "half an object is none");
     }
 }

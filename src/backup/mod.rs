@@ -19,6 +19,8 @@ mod pipe;
 mod progress;
 pub mod spool;
 #[cfg(test)]
+mod test_store;
+#[cfg(test)]
 mod tests;
 mod thread;
 pub mod upload;

@@ -55,11 +55,11 @@ pub struct Packed {
 type Sealed = Sealer<HashingWriter<SpoolWriter>>;
 
 /// Packs what comes out of the pipe. None where the pipe closed without an end: the dump failed, and
-/// its thread knows why.
+/// its thread knows why. The pipe ends here, so that a dump whose object fails ends too.
 ///
 /// # Errors
 /// [`RunError::Spool`], [`RunError::Pack`], [`RunError::WrappedKey`].
-pub fn pack(from: &PipeReader, spool: &Spool, packing: &Packing) -> Result<Option<Packed>, RunError> {
+pub fn pack(from: PipeReader, spool: &Spool, packing: &Packing) -> Result<Option<Packed>, RunError> {
     let mut chain = Chain::new(spool, packing)?;
     loop {
         match from.next() {

@@ -63,3 +63,91 @@ impl Executor for ThreadExecutor {
 fn failed(what: &str) -> RunOutcome {
     RunOutcome::Failed { error: format!("the agent could not go on with the run: {what}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Compression, Connection, Engine, JobSpec, RunOrder, TargetSpec, unix_ms};
+
+    fn executor(dir: &std::path::Path) -> ThreadExecutor {
+        let upload =
+            backup::upload::Options { allow_insecure: true, ca_file: None, timing: Default::default() };
+        ThreadExecutor::new(backup::Options {
+            spool_dir: dir.to_owned(),
+            zstd_level: 3,
+            threads: 1,
+            room: backup::Room::default(),
+            upload,
+        })
+    }
+
+    fn job(database: String) -> Job {
+        let order = RunOrder {
+            run_id: "r1".into(),
+            job_id: "j1".into(),
+            manual: true,
+            put_url: "http://127.0.0.1:1/o?TOPSECRET".into(),
+            expires_at_ms: unix_ms() + 600_000,
+            s3_key: "o".into(),
+            dek: vec![1; 32].into(),
+        };
+        let job = JobSpec {
+            id: "j1".into(),
+            target_id: "t1".into(),
+            compression: Some(Compression::Zstd),
+            pre_hooks: Vec::new(),
+            post_hooks: Vec::new(),
+            timeout: None,
+        };
+        let target = TargetSpec {
+            id: "t1".into(),
+            engine: Some(Engine::Sqlite),
+            display_name: "main".into(),
+            connection: Connection { database, ..Connection::default() },
+        };
+        Job { order, job, target }
+    }
+
+    #[actix::test]
+    async fn a_run_happens_on_its_own_thread_and_its_end_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("none.db").display().to_string();
+        let going = executor(dir.path()).run(job(missing), Progress::new(), Cancel::new());
+        let outcome = going.await;
+        let RunOutcome::Failed { error } = outcome else { panic!("{outcome:?}") };
+        assert!(error.contains("none.db: does not exist"), "{error}");
+    }
+
+    #[actix::test]
+    async fn a_run_that_nobody_waits_for_any_more_stops_and_clears_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE a(b)").unwrap();
+        let spools = dir.path().join("spool");
+        // Nobody listens at the upload's address: without a stop, the run would try for ten minutes.
+        let cancel = Cancel::new();
+        let going = executor(&spools).run(job(path.display().to_string()), Progress::new(), cancel.clone());
+        let begun = || spools.join("r1.part").exists();
+        let wait_for = async |condition: &dyn Fn() -> bool| {
+            for _ in 0..2_000 {
+                if condition() {
+                    return true;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            false
+        };
+        assert!(wait_for(&begun).await, "the run began");
+        drop(going);
+        assert!(cancel.is_cancelled());
+        assert!(wait_for(&|| !begun()).await, "its spool is gone");
+    }
+
+    #[test]
+    fn spools_of_an_earlier_life_are_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("old.part"), "x").unwrap();
+        executor(dir.path()).clear_leftovers();
+        assert!(!dir.path().join("old.part").exists());
+    }
+}
