@@ -77,6 +77,8 @@ impl Target {
     }
 
     fn named(place: Place) -> io::Result<Self> {
+        // First: between the file and its guard no signal may end this process.
+        endings().thread_block()?;
         let file = Builder::new().prefix(".backupy-").suffix(".part").tempfile_in(&place.dir)?;
         remove_on_signal(file.path().to_owned())?;
         Ok(Self(Kind::Named { file, place }))
@@ -160,14 +162,18 @@ fn proc_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Removes the file when the process is asked to end, then lets it end as it would have.
+/// What asks a process to end.
+fn endings() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Removes the file when the process is asked to end, then lets it end as it would have. The signals must be
+/// blocked already.
 fn remove_on_signal(path: PathBuf) -> io::Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block()?;
     std::thread::Builder::new().name("remove-on-signal".into()).spawn(move || {
-        if let Ok(signal) = signals.wait() {
+        if let Ok(signal) = endings().wait() {
             let _ = fs::remove_file(&path);
-            let _ = signals.thread_unblock();
+            let _ = endings().thread_unblock();
             let _ = raise(signal);
         }
     })?;
