@@ -8,6 +8,7 @@ mod bad_input;
 mod config;
 mod daemon;
 mod decrypt;
+mod demo;
 mod desk;
 mod dial;
 mod kit;

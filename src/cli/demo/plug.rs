@@ -49,7 +49,7 @@ pub async fn pull(
     let run = plane.rest.get(&format!("/v1/runs/{run_id}")).await?;
     screen.line(format_args!(
         "the control plane sees {}; objects in its store: {}",
-        run["status"],
+        word(&run["status"]),
         files.stored_objects().len()
     ));
 
@@ -112,12 +112,14 @@ pub async fn one_of_each(screen: &Screen, files: &Files, plane: &Plane) -> Resul
     let items = runs["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let succeeded = items.iter().filter(|run| run["status"] == "SUCCESS").count();
     let objects = files.stored_objects().len();
-    if items.len() != 1 || succeeded != 1 || objects != 1 {
+    let agent = plane.agent().await?.context("the agent is known")?;
+    let reports = agent["received"]["backup_completed"].as_u64().unwrap_or_default();
+    if items.len() != 1 || succeeded != 1 || objects != 1 || reports != 1 {
         bail!(
-            "expected one run and one object, found {} runs ({succeeded} good) and {objects} objects",
+            "expected one of each, found {} runs ({succeeded} good), {objects} objects and {reports} reports",
             items.len()
         );
     }
-    screen.line("one run, one object, nothing started twice, nothing lost");
+    screen.line("one run, one object, one report: nothing started twice, nothing lost");
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::stage::{self, Files, JOB, POLL, Plane};
 use super::{Args, compare, plug};
 use crate::cli::progress::Progress;
 use anyhow::{Context, Result, bail};
-use indicatif::DecimalBytes;
+use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Stdio;
@@ -183,7 +183,7 @@ fn summary(screen: &Screen, files: &Files, run: &Value, took: Duration, sold: u6
         ),
     );
     screen.item("engine", run["db_engine_version"].as_str().unwrap_or("?"));
-    screen.item("shop", format_args!("{sold} orders sold meanwhile, none had to wait long enough to fail"));
+    screen.item("shop", format_args!("{sold} orders sold meanwhile, not one of them refused"));
     Ok(())
 }
 
@@ -244,14 +244,14 @@ async fn beside(screen: &Screen, files: &Files) -> Result<()> {
     let (source, restored) = (files.database.clone(), files.restored.clone());
     let found = tokio::task::spawn_blocking(move || compare::compare(&source, &restored)).await??;
     screen.item("integrity", "integrity_check: ok; every order has all its items: one moment of the shop");
-    let tables = found.tables.iter().map(|(table, rows)| format!("{table} {rows}"));
+    let tables = found.tables.iter().map(|(table, rows)| format!("{} {table}", HumanCount(*rows)));
     screen.item("rows", format_args!("{}: each the same", tables.collect::<Vec<_>>().join(", ")));
     screen.item(
         "later",
         format_args!(
             "{} orders came after the moment that the backup holds; {} rows compared",
             found.later_orders,
-            found.rows()
+            HumanCount(found.rows())
         ),
     );
     Ok(())
