@@ -5,9 +5,10 @@ use std::io::{IsTerminal, Read, stderr};
 use std::time::Duration;
 
 /// A bar with bytes, rate and time to go.
-const KNOWN: &str = "{msg}[{wide_bar}] {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}";
+const KNOWN: &str =
+    "{msg}[{wide_bar}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  eta {eta}";
 /// The same where the end is not known.
-const UNKNOWN: &str = "{msg}{spinner} {bytes}  {bytes_per_sec}";
+const UNKNOWN: &str = "{msg}{spinner} {decimal_bytes}  {decimal_bytes_per_sec}";
 /// Of something that is not bytes.
 #[cfg(feature = "control-plane")]
 const PARTS: &str = "{msg}[{wide_bar}] {percent} %";

@@ -19,7 +19,10 @@ fn processes_of(dir: &Path) -> Vec<String> {
     let dir = dir.to_string_lossy().into_owned();
     let entries = fs::read_dir("/proc").unwrap();
     let cmdlines = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
-    cmdlines.map(|raw| String::from_utf8_lossy(&raw).replace('\0', " ")).filter(|line| line.contains(&dir)).collect()
+    cmdlines
+        .map(|raw| String::from_utf8_lossy(&raw).replace('\0', " "))
+        .filter(|line| line.contains(&dir))
+        .collect()
 }
 
 #[track_caller]
@@ -43,7 +46,8 @@ fn the_demo_ends_in_a_proved_backup_and_leaves_no_process() {
     for file in ["shop.db", "object.bkpy", "restored.db", "token", "agent.log", "control-plane.log"] {
         assert!(place.join(file).exists(), "{file}");
     }
-    let logs = ["agent.log", "control-plane.log"].map(|name| fs::read_to_string(place.join(name)).unwrap()).join("");
+    let logs =
+        ["agent.log", "control-plane.log"].map(|name| fs::read_to_string(place.join(name)).unwrap()).join("");
     for secret in ["agent.key", "token", "plane/admin.token"] {
         let secret = fs::read_to_string(place.join(secret)).unwrap();
         assert!(!logs.contains(secret.trim()) && !said.contains(secret.trim()), "a secret is in the output");
@@ -71,6 +75,20 @@ fn an_interrupted_demo_takes_its_processes_with_it() {
     assert!(processes_of(&place).len() >= 3, "demo, control plane and agent");
     demo.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(demo.wait_for_code(Duration::from_secs(30)), 75);
+    assert_eq!(processes_of(&place), Vec::<String>::new());
+}
+
+#[test]
+fn a_demo_that_stays_serves_until_it_is_asked_to_end_and_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("demo");
+    let mut demo = demo(&place, &["--stay"]);
+    demo.wait_for_line("go on until Ctrl-C", WITHIN);
+    let status =
+        command().args(["status", "--json", "--config"]).arg(place.join("agent.toml")).output().unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    demo.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(demo.wait_for_code(Duration::from_secs(30)), 0);
     assert_eq!(processes_of(&place), Vec::<String>::new());
 }
 

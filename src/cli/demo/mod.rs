@@ -15,7 +15,9 @@ mod story;
 
 use super::{CliError, CliResult};
 use crate::model::SysExit;
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER: &str = "\
@@ -49,12 +51,21 @@ pub fn run(args: Args) -> CliResult {
     let system = actix_rt::System::new();
     system.block_on(async {
         let interrupted = interrupted().map_err(|error| CliError::new(SysExit::Internal, error))?;
+        let lingers = Rc::new(Cell::new(false));
+        let told = story::tell(args, Rc::clone(&lingers));
+        let cut_short = async {
+            interrupted.await;
+            if lingers.get() {
+                // What `--stay` waits for: the story itself comes to its end.
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             biased;
-            () = interrupted => {
+            () = cut_short => {
                 Err(CliError::new(SysExit::Temporary, "demo: interrupted; what it started has ended"))
             }
-            told = story::tell(args) => told.map_err(|error| CliError::chain(SysExit::Internal, &error)),
+            told = told => told.map_err(|error| CliError::chain(SysExit::Internal, &error)),
         }
     })
 }

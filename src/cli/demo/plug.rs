@@ -64,6 +64,7 @@ pub async fn pull(
     plane.link.slow(None);
     plane.link.mend();
     screen.line("the link is whole again");
+    screen.chapter("The same run, to its end");
     Ok(())
 }
 

@@ -10,8 +10,10 @@ use crate::cli::progress::Progress;
 use anyhow::{Context, Result, bail};
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fs;
 use std::process::Stdio;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,24 +23,26 @@ const REGISTERED_WITHIN: Duration = Duration::from_secs(30);
 /// Opening and unpacking 100 MB takes a second or two.
 const OPENED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Tells it.
+/// Tells it. `lingers` turns true once only Ctrl-C is waited for.
 ///
 /// # Errors
 /// What did not go as it must.
-pub async fn tell(args: Args) -> Result<()> {
+pub async fn tell(args: Args, lingers: Rc<Cell<bool>>) -> Result<()> {
     let files = Files::lay_out(args.dir)?;
-    let told = play(&files, args.pull_the_plug, args.stay).await;
-    if told.is_err() {
-        // Logs and files are what tells why.
-        return told.with_context(|| format!("the demo failed; its files are in {}", files.dir.display()));
-    }
+    let screen = play(&files, args.pull_the_plug, args.stay.then_some(lingers))
+        .await
+        // Logs and files are what tells why: they stay, whatever was asked.
+        .with_context(|| format!("the demo failed; its files are in {}", files.dir.display()))?;
     if args.clean {
         fs::remove_dir_all(&files.dir).with_context(|| files.dir.display().to_string())?;
+        screen.item("directory", format_args!("{}: deleted", files.dir.display()));
+    } else {
+        epilogue(&screen, &files, args.pull_the_plug);
     }
     Ok(())
 }
 
-async fn play(files: &Files, pull_the_plug: bool, stay: bool) -> Result<()> {
+async fn play(files: &Files, pull_the_plug: bool, stay: Option<Rc<Cell<bool>>>) -> Result<Screen> {
     let mut screen = Screen::new("backupy-agent demo: one real backup, on this machine alone");
     screen.line(files.dir.display());
 
@@ -79,14 +83,20 @@ async fn play(files: &Files, pull_the_plug: bool, stay: bool) -> Result<()> {
     screen.chapter("The restored database beside the original");
     beside(&screen, files).await?;
 
-    if stay {
-        linger(&screen, files, &mut plane, &mut agent).await?;
+    if let Some(lingers) = stay {
+        let interrupted = super::interrupted()?;
+        lingers.set(true);
+        tokio::select! {
+            () = interrupted => {}
+            ended = linger(&screen, files, &mut plane, &mut agent) => ended?,
+        }
     }
     let agent_pid = agent.pid();
     agent.stop().await?;
     plane.stop().await?;
-    epilogue(&screen, files, agent_pid, pull_the_plug);
-    Ok(())
+    screen.heading("It works. What is left");
+    screen.item("processes", format_args!("none: agent {agent_pid} and the control plane ended in order"));
+    Ok(screen)
 }
 
 /// Tells a thread to stop when the demo is interrupted: the runtime waits for its threads.
@@ -257,7 +267,7 @@ async fn beside(screen: &Screen, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// `--stay`: until Ctrl-C drops everything, or a process ends by itself.
+/// `--stay`: until Ctrl-C, or until a process ends by itself.
 async fn linger(screen: &Screen, files: &Files, plane: &mut Plane, agent: &mut Process) -> Result<()> {
     screen.heading("Control plane and agent go on until Ctrl-C");
     let dir = files.dir.display();
@@ -277,10 +287,8 @@ async fn linger(screen: &Screen, files: &Files, plane: &mut Plane, agent: &mut P
     }
 }
 
-fn epilogue(screen: &Screen, files: &Files, agent_pid: u32, pull_the_plug: bool) {
+fn epilogue(screen: &Screen, files: &Files, pull_the_plug: bool) {
     let dir = files.dir.display();
-    screen.heading("It works. What is left");
-    screen.item("processes", format_args!("none: agent {agent_pid} and the control plane ended in order"));
     screen.item("directory", &dir);
     screen.item("", "shop.db (the original), object.bkpy (ciphertext), restored.db, token,");
     screen.item("", "agent.toml, control-plane.toml, agent.log, control-plane.log, state/, plane/");
