@@ -9,7 +9,7 @@ use backupy_agent::actors::supervisor::{
     Neighbourhood, QueueDoor, RunnerDoor, StoreDoor, Supervisor, SupervisorDeps, Ties,
 };
 use backupy_agent::channel::LinkDown;
-use backupy_agent::model::{LinkState, QueueStatus, StoreStatus, SysExit};
+use backupy_agent::model::{AgentStatus, LinkState, QueueStatus, StoreStatus, SysExit};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -320,4 +320,20 @@ impl House {
     pub fn lives(&self, child: ChildName) -> usize {
         self.known.borrow().lives.get(&child).map_or(0, Vec::len)
     }
+}
+
+/// Restarts of a child after a panic, after an error, after a freeze.
+pub fn counts(status: &AgentStatus, child: ChildName) -> (u64, u64, u64) {
+    let child = status.children.iter().find(|status| status.name == child.name()).unwrap();
+    (child.panics, child.errors, child.freezes)
+}
+
+/// Everything that can be observed.
+pub async fn status(house: &House) -> AgentStatus {
+    house.supervisor.send(GetStatus).await.unwrap()
+}
+
+/// The end of a connection whose socket broke.
+pub fn broken() -> Deed {
+    Deed::End(ChildExit::Link(LinkDown::Broken("cut".into())))
 }

@@ -13,3 +13,4 @@ mod runner;
 mod runner_bench;
 mod state_store;
 mod supervisor;
+mod supervisor_link;
