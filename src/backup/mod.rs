@@ -6,7 +6,7 @@
 //!                                                             ->  every frame opened again -> outcome
 //! ```
 //!
-//! Between the two threads a few buffers go round ([`pipe`]); nothing grows with the database. Only
+//! Between the two threads a few buffers go round (`pipe`); nothing grows with the database. Only
 //! ciphertext touches the disk. Nothing here knows of the control plane's connection: a run goes on without it.
 
 pub mod cancel;

@@ -23,7 +23,7 @@ pub fn print(bytes: impl AsRef<[u8]>) -> CliResult {
 /// Writes the value as indented JSON with a newline.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> CliResult {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| CliError::new(SysExit::Internal, format_args!("cannot write JSON: {error}")))?;

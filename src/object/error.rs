@@ -3,7 +3,7 @@
 use super::format::{MAX_LEN, MIN_LEN};
 use std::io;
 
-/// Why an object does not open. Frames are counted from 0. Clone: once failed, an [`Opener`] repeats itself.
+/// Why an object does not open. Frames are counted from 0. Clone: once failed, an [`Opener`](super::Opener) repeats itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The bytes end before the final zero.
@@ -106,7 +106,7 @@ impl From<OpenError> for io::Error {
 }
 
 impl OpenError {
-    /// The error of an [`Opener`] that comes back out of a reader around it (a decompressor, say).
+    /// The error of an [`Opener`](super::Opener) that comes back out of a reader around it (a decompressor, say).
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }
