@@ -1,7 +1,7 @@
 //! Runs: taken on, waiting, going on, over.
 
 use crate::runner_bench::{Bench, Event, Hand, MIDNIGHT_MS, completed, order, plan, record, with_window};
-use backupy_agent::actors::messages::{AreYouThere, Configured, QueueError, Refusal, StartRun};
+use backupy_agent::actors::messages::{AreYouThere, Configured, QueueError, Refusal};
 use backupy_agent::model::{Plan, RunOrder, RunOutcome, RunPhase, Step};
 use backupy_agent::store::{Recovered, StoreError};
 use backupy_agent::wire::v1::JobStatus;
