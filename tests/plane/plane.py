@@ -8,6 +8,7 @@ import time
 
 import websockets
 from websockets.asyncio.server import serve
+from websockets.frames import Opcode
 
 from codec import Envelope, Malformed, decode_envelope
 
@@ -130,6 +131,12 @@ class Session:
             sent += chunk
             await asyncio.sleep(0)
         return sent
+
+    def withhold_pongs(self):
+        """The server reads on, and its pongs get lost."""
+        protocol = self.socket.protocol
+        send = protocol.send_frame
+        protocol.send_frame = lambda frame: None if frame.opcode is Opcode.PONG else send(frame)
 
     def cut(self):
         """The line breaks: no close frame."""

@@ -16,7 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios_backup  # noqa: E402,F401
+import scenarios_face  # noqa: E402,F401
 import scenarios_link  # noqa: E402,F401
+import scenarios_storm  # noqa: E402,F401
 import scenarios_wire  # noqa: E402,F401
 from case import SCENARIOS, Case  # noqa: E402
 from certificates import Authority  # noqa: E402

@@ -13,7 +13,9 @@ class ObjectStore:
     def __init__(self):
         self.objects, self.puts, self.refusals = {}, [], []
         self.signatures = {}
-        self.answers = []             # statuses to give to the next requests instead of storing
+        # For the next requests, instead of storing: a status, or "cut" in the middle of the body.
+        self.answers = []
+        self.etag = None              # instead of the true one
         self.arrived = asyncio.Event()
         self.gate = asyncio.Event()   # closed: a request is read in part, and waits
         self.gate.set()
@@ -67,6 +69,9 @@ class ObjectStore:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         length = int(headers.get("content-length", 0))
         first = await reader.readexactly(min(length, 1000))
+        if self.answers and self.answers[0] == "cut":
+            self.answers.pop(0)
+            raise ConnectionError
         await self.gate.wait()
         body = first + await reader.readexactly(length - len(first))
         if self.answers and not refusal:
@@ -76,7 +81,8 @@ class ObjectStore:
             await self.answer(writer, refusal[0], f"<Error><Code>{refusal[1]}</Code></Error>".encode())
             return True
         self.objects.setdefault(key, []).append(body)
-        await self.answer(writer, 200, b"", f'ETag: "{hashlib.md5(body).hexdigest()}"\r\n')
+        etag = self.etag or hashlib.md5(body).hexdigest()
+        await self.answer(writer, 200, b"", f'ETag: "{etag}"\r\n')
         return True
 
     def judge(self, method, key, url, headers):
