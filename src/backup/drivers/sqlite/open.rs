@@ -143,9 +143,12 @@ fn check_file(path: &Path) -> Result<(), DumpError> {
     if !path.is_absolute() {
         return Err(problem(path, "is not an absolute path"));
     }
-    let meta = std::fs::symlink_metadata(path).map_err(|error| {
+    // A symbolic link is followed, by SQLite too: journal and log lie beside the file that it leads to.
+    let meta = std::fs::metadata(path).map_err(|error| {
         let kind = error.kind();
-        let text = if kind == ErrorKind::NotFound {
+        let text = if kind == ErrorKind::NotFound && path.is_symlink() {
+            "is a symbolic link that leads nowhere; correct it or the target's path".to_owned()
+        } else if kind == ErrorKind::NotFound {
             "does not exist; correct the target's path".to_owned()
         } else if kind == ErrorKind::PermissionDenied {
             "may not be seen by the agent's user: give it access to the directory".to_owned()
@@ -154,13 +157,6 @@ fn check_file(path: &Path) -> Result<(), DumpError> {
         };
         problem(path, text)
     })?;
-    if meta.is_symlink() {
-        let to = std::fs::canonicalize(path).map_or_else(
-            |_| "which leads nowhere".to_owned(),
-            |to| format!("name the file itself: {}", to.display()),
-        );
-        return Err(problem(path, format!("is a symbolic link; {to}")));
-    }
     if meta.is_dir() {
         return Err(problem(path, "is a directory; name the database file in it"));
     }

@@ -127,6 +127,18 @@ fn a_quiet_database_comes_out_byte_for_byte() {
 }
 
 #[test]
+fn a_symbolic_link_leads_to_its_database_and_what_its_log_holds() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let real = dir.path().join("real.db");
+    let _writer = make(&real, "wal", 500);
+    let link = elsewhere.path().join("link.db");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let mut out = Taken::default();
+    open(&link, Manners::default()).unwrap().dump(&mut out, &Cancel::new()).unwrap();
+    assert_eq!(assert_consistent(&out.bytes), 500);
+}
+
+#[test]
 fn a_wal_database_under_write_load_gives_one_snapshot_and_its_writer_is_never_held_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("busy.db");
@@ -231,13 +243,13 @@ fn what_is_no_database_is_refused_in_words() {
     drop(make(&at("real.db"), "delete", 10));
     std::fs::write(at("garbage.db"), [7_u8; 8192]).unwrap();
     std::fs::write(at("empty.db"), "").unwrap();
-    std::os::unix::fs::symlink(at("real.db"), at("link.db")).unwrap();
+    std::os::unix::fs::symlink(at("nowhere.db"), at("link.db")).unwrap();
     nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (name, expected) in [
         ("none.db", "does not exist"),
         ("garbage.db", "is not a SQLite database, or it is encrypted"),
         ("empty.db", "is empty (0 bytes)"),
-        ("link.db", "is a symbolic link; name the file itself: "),
+        ("link.db", "is a symbolic link that leads nowhere"),
         ("fifo", "is not a regular file"),
         ("", "is a directory"),
     ] {
