@@ -9,7 +9,7 @@ VENV := .tools/venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test deps test-rust plane units secrets lint fmt bench figures clean-demo
+.PHONY: help demo build test test-binary deps test-rust plane units secrets lint fmt bench figures clean-demo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -28,10 +28,15 @@ deps: ## install what the tests need
 test-rust:
 	@$(CARGO) test --no-fail-fast
 
-plane: deps build ## drive the binary from the Python control plane (LONG=1: also what takes minutes)
+# The binary that the tests were built with. `cargo build` would build half of the dependencies again, for
+# other features.
+test-binary:
+	@$(CARGO) test --no-run --quiet
+
+plane: deps test-binary ## drive the binary from the Python control plane (LONG=1: also what takes minutes)
 	@$(VENV)/python -B tests/plane/run.py --binary $(BINARY) $(ARGS)
 
-units: deps build ## systemd-analyze over config/
+units: deps test-binary ## systemd-analyze over config/
 	@scripts/check-units.sh $(BINARY)
 
 secrets: ## no secret in the tree, none in a log call
