@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// The file is whole, and was sealed under another agent key.
     #[error(
-        "{}: sealed under another agent key. Start with the key it was made with, re-seal it with `backupy-agent rekey`, or move the file aside to start anew",
+        "{}: sealed under another agent key. Start with the key it was made with, or move the file aside to start anew: its unsent results go with it",
         path.display()
     )]
     WrongKey {
@@ -17,7 +17,7 @@ pub enum StoreError {
     },
     /// The file is damaged. It is never overwritten.
     #[error(
-        "{}: damaged: {cause}. The file was left as it is: copy it, then run `backupy-agent state repair`",
+        "{}: damaged: {cause}. The file was left as it is: keep it for a look at what happened, and move it aside to start anew",
         path.display()
     )]
     Damaged {
