@@ -58,6 +58,3 @@ bench: ## the benchmarks (release profile: minutes to build)
 figures: deps ## measure start, idle and backup of the release binary (15 minutes on a quiet machine)
 	@$(CARGO) build --release
 	@$(VENV)/python -B scripts/figures.py --binary $(TARGET_DIR)/release/backupy-agent $(ARGS)
-
-clean-demo: ## delete what demos left among the temporary files
-	@rm -rf "$${TMPDIR:-/tmp}"/backupy-demo-*
