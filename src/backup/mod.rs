@@ -119,6 +119,13 @@ async fn run(
         };
         let scratch = drivers::Scratch { dir: options.spool_dir.clone(), room: options.room.clone() };
         let dumped = dump::dump(&job.target, packing, scratch, &spool, progress, cancel).await?;
+        tracing::info!(
+            run_id = %job.order.run_id,
+            plain_bytes = dumped.plain_bytes,
+            size_bytes = dumped.packed.size_bytes,
+            elapsed_ms = millis(start.elapsed()),
+            "database dumped and sealed, uploading"
+        );
         store(put, &dumped, &spool, &key, compression, progress, cancel).await?;
         Ok::<_, RunError>(dumped)
     };

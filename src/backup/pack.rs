@@ -16,6 +16,10 @@ use zstd::stream::zio;
 /// two workers).
 const JOB_BYTES: u32 = 1024 * 1024;
 
+/// log2 of zstd's window: one job. A window beyond its job reaches only into the overlap, and costs 4 % of the time
+/// for 1 % of the size.
+const WINDOW_LOG: u32 = 20;
+
 /// Beyond it one reader cannot feed them, and each costs some MiB.
 const MAX_THREADS: u32 = 16;
 
@@ -124,6 +128,7 @@ fn zstd_encoder(sealer: Sealed, packing: &Packing) -> io::Result<ZstdEncoder<'st
     let mut raw = RawEncoder::new(packing.zstd_level)?;
     raw.set_parameter(CParameter::NbWorkers(threads))?;
     raw.set_parameter(CParameter::JobSize(JOB_BYTES))?;
+    raw.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     Ok(ZstdEncoder::with_writer(zio::Writer::new_with_capacity(sealer, raw, OUT_BUFFER_LEN)))
 }
 

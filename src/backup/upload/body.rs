@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
-/// Read at once: large enough to make system calls rare, small enough for the allocator's own pools.
-const READ_LEN: usize = 64 * 1024;
+/// Read at once: large enough to make system calls rare; the connection keeps only a few of them.
+const READ_LEN: usize = 256 * 1024;
 
 /// What is known of a body while it goes out.
 pub struct Flow {
