@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod settings_args;
 mod status;
+mod steady;
 mod table;
 mod verify;
 mod version;

@@ -1,5 +1,6 @@
 //! `run`: the daemon.
 
+use super::steady::pin_allocator;
 use super::{CliError, CliResult, SettingsArgs};
 use crate::daemon::{self, DaemonError};
 use crate::model::SysExit;
@@ -26,6 +27,7 @@ pub struct Args {
 /// 78 for settings and keys, 75 for a second agent on the directory, 65 and 74 for a state that cannot
 /// be used, 70 when the agent gives up: init systems start it again for all but 78.
 pub fn run(args: Args) -> CliResult {
+    pin_allocator();
     let sources = args.settings.sources();
     let loaded = load(&sources)?;
     let probed = prepare(&loaded)?;

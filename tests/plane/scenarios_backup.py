@@ -393,3 +393,17 @@ async def a_larger_database_is_streamed_in_bounded_memory(case):
     extra = (agent.memory("VmHWM") - before) / (1 << 20)
     check(extra < 40, f"{extra:.1f} MiB more for {path.stat().st_size / (1 << 20):.0f} MiB")
     check(done["size_bytes"] > 20 << 20, f"{done}")
+
+
+@scenario
+async def memory_is_given_back_after_runs(case):
+    path = case.folder / "big.db"
+    await asyncio.to_thread(big_database, path)
+    plane, agent, session, store, _ = await scene(case, database=path)
+    before = agent.memory("RssAnon")
+    for _ in range(5):
+        order = Order(agent, store)
+        check((await order.send(session))["accepted"], "refused")
+        await completed(plane, order, timeout=60)
+    kept = (agent.memory("RssAnon") - before) / (1 << 20)
+    check(kept < 6, f"{kept:.1f} MiB stayed after five runs")
