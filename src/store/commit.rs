@@ -1,13 +1,13 @@
 //! Changes become durable: one transaction, synced before it answers.
 
 use super::fault::Fault;
-use super::open::Access;
+use super::finished::FinishedRuns;
+use super::live::{Access, begin};
 use super::schema::{META, OUTBOX, RUNS, meta, outbox_place};
 use super::seal::Sealer;
 use super::{Change, OutboxRecord, Store, StoreError};
-use crate::model::{MessageKind, RunId, RunPhase, RunRecord};
-use redb::{Database, ReadableTable, Table, WriteTransaction};
-use std::collections::BTreeSet;
+use crate::model::{MessageKind, RunRecord};
+use redb::{Database, ReadableTable, Table};
 
 impl Store {
     /// Makes these changes in one transaction: all are durable when it answers, or none is.
@@ -64,13 +64,6 @@ fn touches_runs(lists: &[&[Change]]) -> bool {
         | Change::PutSession(_)
         | Change::ReserveSeq(_) => false,
     })
-}
-
-/// A transaction with the promises of the module's head.
-pub(super) fn begin(db: &Database) -> Result<WriteTransaction, Fault> {
-    let mut txn = db.begin_write()?;
-    txn.set_quick_repair(true);
-    Ok(txn)
 }
 
 fn transact(
@@ -177,36 +170,5 @@ impl Tables<'_> {
             return Ok(());
         }
         self.put_meta(meta::SEQ, &seq.to_le_bytes())
-    }
-}
-
-/// Which finished runs are kept. Works on a copy that counts only when the transaction does.
-pub(super) struct FinishedRuns {
-    pub(super) kept: BTreeSet<(u64, RunId)>,
-    pub(super) max: usize,
-}
-
-impl FinishedRuns {
-    /// Takes the record in and answers the runs that are now too many.
-    pub(super) fn note(&mut self, record: &RunRecord) -> Vec<RunId> {
-        let run_id = &record.order.run_id;
-        self.forget(run_id);
-        match &record.phase {
-            RunPhase::Finished { at_ms, .. } => {
-                self.kept.insert((*at_ms, run_id.clone()));
-            }
-            RunPhase::Accepted | RunPhase::Started { .. } => {}
-        }
-        let mut forgotten = Vec::new();
-        while self.kept.len() > self.max
-            && let Some((_, run_id)) = self.kept.pop_first()
-        {
-            forgotten.push(run_id);
-        }
-        forgotten
-    }
-
-    fn forget(&mut self, run_id: &RunId) {
-        self.kept.retain(|(_, kept)| kept != run_id);
     }
 }

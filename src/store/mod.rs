@@ -13,6 +13,8 @@
 //! | `lock` | one agent a directory |
 //! | `backend` | the file under redb, held until it proved right |
 //! | `fault` | redb's errors and panics, told apart |
+//! | `live` | the open database, and how a transaction begins |
+//! | `finished` | which finished runs are kept |
 //! | `open`, `commit`, `read` | what a [`Store`] does |
 
 mod backend;
@@ -20,6 +22,8 @@ mod change;
 mod commit;
 mod error;
 mod fault;
+mod finished;
+mod live;
 mod lock;
 mod open;
 mod read;
@@ -34,7 +38,7 @@ pub use open::STATE_FILE;
 
 use crate::model::{RunId, StoreStatus};
 use fault::{Fault, contained};
-use open::{Access, Live};
+use live::{Access, Live};
 use seal::Sealer;
 use secrecy::SecretString;
 use std::collections::BTreeSet;

@@ -2,13 +2,13 @@
 
 use super::backend::StateFile;
 use super::fault::{Fault, contained};
+use super::live::{Access, Live, begin, builder};
 use super::lock::DirLock;
 use super::read::read_all;
 use super::schema;
 use super::seal::Sealer;
 use super::{Options, Recovered, Store, StoreError};
 use crate::model::StoreStatus;
-use redb::{Builder, Database};
 use secrecy::SecretString;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -22,25 +22,6 @@ pub const STATE_FILE: &str = "state.redb";
 
 /// A state file is made under this name and renamed when it is whole.
 const NEW_FILE: &str = "state.redb.new";
-
-/// redb over our file.
-pub(super) struct Live {
-    pub(super) db: Database,
-    pub(super) file: StateFile,
-}
-
-impl Live {
-    /// Lets go of a database that redb is not sure of any more: as a crash would, so that opening it
-    /// again finds the last commit.
-    pub(super) fn abandon(self) {
-        self.file.give_up();
-        // Nothing can be done about what redb says while it is dropped, and nothing reaches the file.
-        let _ = contained(|| {
-            drop(self.db);
-            Ok(())
-        });
-    }
-}
 
 impl Store {
     /// Takes the directory and opens its state file; makes both where they are missing.
@@ -141,19 +122,6 @@ impl Store {
     }
 }
 
-/// What the store may do with its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    Read,
-    Write,
-}
-
-fn builder(options: &Options) -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(options.cache_bytes);
-    builder
-}
-
 /// A new state file, under its name only when it is whole.
 fn create(dir: &Path, agent_key: &SecretString, options: &Options) -> Result<(), Fault> {
     let (new, path) = (dir.join(NEW_FILE), dir.join(STATE_FILE));
@@ -165,8 +133,7 @@ fn create(dir: &Path, agent_key: &SecretString, options: &Options) -> Result<(),
     let file = StateFile::live(file.map_err(|error| Fault::Unusable(error.to_string()))?);
     file.set_max_bytes(options.max_file_bytes);
     let db = builder(options).create_with_backend(file)?;
-    let mut txn = db.begin_write()?;
-    txn.set_quick_repair(true);
+    let txn = begin(&db)?;
     schema::create(&txn, agent_key)?;
     txn.commit()?;
     db.close()?;

@@ -1,8 +1,8 @@
 //! What is in the file. A record that does not open or decode is set aside, and its neighbours go on.
 
-use super::commit::{FinishedRuns, begin};
 use super::fault::Fault;
-use super::open::{Access, Live};
+use super::finished::FinishedRuns;
+use super::live::{Access, Live, begin};
 use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place};
 use super::seal::{OVERHEAD_BYTES, Sealer};
 use super::{OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
