@@ -16,7 +16,7 @@ const REFERENCES: [&str; 3] = ["env:", "file:", "credential:"];
 
 /// Everything that was recovered.
 pub fn dump(recovered: &Recovered, allow_secrets: bool) -> Value {
-    let Recovered { next_seq, config, session_id, runs, outbox } = recovered;
+    let Recovered { next_seq, config, session_id, runs, outbox, dropped } = recovered;
     let by_kind = outbox.by_kind.iter().map(
         |(kind, messages, bytes)| json!({ "kind": kind_name(*kind), "messages": messages, "bytes": bytes }),
     );
@@ -36,6 +36,7 @@ pub fn dump(recovered: &Recovered, allow_secrets: bool) -> Value {
             "first_seq": outbox.first_seq,
             "last_seq": outbox.last_seq,
             "by_kind": by_kind.collect::<Vec<_>>(),
+            "dropped_untold": { "log": dropped.logs, "health_result": dropped.health_results },
         },
     })
 }
@@ -214,6 +215,7 @@ pub(crate) mod tests {
                 first_seq: Some(98),
                 last_seq: Some(99),
             },
+            ..Recovered::default()
         }
     }
 

@@ -10,6 +10,10 @@ pub enum Change {
     Append(OutboxRecord),
     /// These left the outbox: the server has them, or they were evicted.
     Remove(Vec<u64>),
+    /// These left the outbox for the quarantine: the server refuses them for good.
+    SetAside(Vec<u64>),
+    /// What was evicted and is not told to the server yet, all of it.
+    PutDropped(Dropped),
     /// A run is as this record says.
     PutRun(Box<RunRecord>),
     /// A run's record is no longer kept.
@@ -25,6 +29,15 @@ pub enum Change {
     PutSession(String),
     /// No life of the agent has used or will use a seq from here on without reserving it first.
     ReserveSeq(u64),
+}
+
+/// Messages that went because the queue was full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// LogEvents.
+    pub logs: u64,
+    /// HealthCheckResults.
+    pub health_results: u64,
 }
 
 /// A durable message that waits for the server.
@@ -94,4 +107,6 @@ pub struct Recovered {
     pub runs: Vec<RunRecord>,
     /// The outbox in numbers.
     pub outbox: OutboxTotals,
+    /// What an earlier life evicted and did not tell.
+    pub dropped: Dropped,
 }

@@ -3,11 +3,11 @@
 use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, begin};
-use super::schema::{META, OUTBOX, RUNS, meta, outbox_place};
+use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place};
 use super::seal::Sealer;
-use super::{Change, OutboxRecord, Store, StoreError};
+use super::{Change, Dropped, OutboxRecord, Store, StoreError};
 use crate::model::{MessageKind, RunRecord};
-use redb::{Database, ReadableTable, Table};
+use redb::{Database, ReadableTable, ReadableTableMetadata, Table};
 
 impl Store {
     /// Makes these changes in one transaction: all are durable when it answers, or none is.
@@ -35,8 +35,10 @@ impl Store {
         let kept = touches_runs(lists).then(|| self.finished.clone());
         let max = self.options.max_finished_runs;
         let mut runs = FinishedRuns { kept: kept.unwrap_or_default(), max };
-        match self.work(|live, sealer| transact(&live.db, sealer, lists, &mut runs)) {
-            Ok(()) => {
+        let max_quarantined = self.options.max_quarantined;
+        match self.work(|live, sealer| transact(&live.db, sealer, lists, &mut runs, max_quarantined)) {
+            Ok(set_aside) => {
+                self.status.quarantined += set_aside;
                 if touches_runs(lists) {
                     self.finished = runs.kept;
                 }
@@ -60,38 +62,53 @@ fn touches_runs(lists: &[&[Change]]) -> bool {
         Change::PutRun(_) | Change::ForgetRun(_) => true,
         Change::Append(_)
         | Change::Remove(_)
+        | Change::SetAside(_)
+        | Change::PutDropped(_)
         | Change::PutConfig { .. }
         | Change::PutSession(_)
         | Change::ReserveSeq(_) => false,
     })
 }
 
+/// Answers how many records it set aside.
 fn transact(
     db: &Database,
     sealer: &Sealer,
     lists: &[&[Change]],
     runs: &mut FinishedRuns,
-) -> Result<(), Fault> {
+    max_quarantined: u64,
+) -> Result<u64, Fault> {
+    let changes = || lists.iter().copied().flatten();
     let txn = begin(db)?;
-    {
-        let mut tables = Tables {
-            outbox: txn.open_table(OUTBOX)?,
-            runs: txn.open_table(RUNS)?,
-            meta: txn.open_table(META)?,
-            sealer,
-        };
-        for change in lists.iter().copied().flatten() {
-            tables.apply(change, runs)?;
-        }
+    let mut tables = Tables {
+        outbox: txn.open_table(OUTBOX)?,
+        runs: txn.open_table(RUNS)?,
+        meta: txn.open_table(META)?,
+        quarantine: match changes().any(|change| matches!(change, Change::SetAside(_))) {
+            true => Some(txn.open_table(QUARANTINE)?),
+            false => None,
+        },
+        max_quarantined,
+        set_aside: 0,
+        sealer,
+    };
+    for change in changes() {
+        tables.apply(change, runs)?;
     }
+    let set_aside = tables.set_aside;
+    drop(tables);
     txn.commit()?;
-    Ok(())
+    Ok(set_aside)
 }
 
 struct Tables<'t> {
     outbox: Table<'t, (u8, u64), &'static [u8]>,
     runs: Table<'t, &'static str, &'static [u8]>,
     meta: Table<'t, &'static str, &'static [u8]>,
+    /// Opened only where something is set aside.
+    quarantine: Option<Table<'t, (&'static str, &'static [u8]), &'static [u8]>>,
+    max_quarantined: u64,
+    set_aside: u64,
     sealer: &'t Sealer,
 }
 
@@ -100,6 +117,11 @@ impl Tables<'_> {
         match change {
             Change::Append(record) => self.append(record),
             Change::Remove(seqs) => self.remove(seqs),
+            Change::SetAside(seqs) => self.set_aside(seqs),
+            Change::PutDropped(Dropped { logs, health_results }) => {
+                let content = [logs.to_le_bytes(), health_results.to_le_bytes()].concat();
+                self.put_meta(meta::DROPPED, &content)
+            }
             Change::PutRun(record) => self.put_run(record, runs),
             Change::ForgetRun(run_id) => {
                 runs.forget(run_id);
@@ -133,6 +155,24 @@ impl Tables<'_> {
                 if self.outbox.remove((kind as u8, *seq))?.is_some() {
                     break;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// As they are, sealed; a seq that is not there was evicted while it was in flight.
+    fn set_aside(&mut self, seqs: &[u64]) -> Result<(), Fault> {
+        for seq in seqs {
+            for kind in MessageKind::ALL {
+                let Some(sealed) = self.outbox.remove((kind as u8, *seq))? else { continue };
+                self.set_aside += 1;
+                if let Some(quarantine) = &mut self.quarantine
+                    && quarantine.len()? < self.max_quarantined
+                {
+                    let key = outbox_place(kind, *seq);
+                    quarantine.insert(("outbox", key.as_slice()), sealed.value())?;
+                }
+                break;
             }
         }
         Ok(())

@@ -32,7 +32,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside};
+pub use change::{Change, Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside};
 pub use error::StoreError;
 pub use open::STATE_FILE;
 

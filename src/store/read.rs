@@ -3,9 +3,9 @@
 use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, Live, begin};
-use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place};
+use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place, quarantine_key};
 use super::seal::{OVERHEAD_BYTES, Sealer};
-use super::{OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
+use super::{Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
 use crate::model::{MessageKind, RunId, RunRecord, unix_ms};
 use bytes::Bytes;
 use redb::{AccessGuard, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -109,8 +109,7 @@ fn quarantine(txn: &WriteTransaction, record: &Broken, max: u64) -> Result<(), F
     let to_bytes = |value: Option<AccessGuard<'_, &'static [u8]>>| value.map(|value| value.value().to_vec());
     let (table, key, value) = match record {
         Broken::Outbox(kind, seq) => {
-            let mut key = vec![*kind];
-            key.extend_from_slice(&seq.to_be_bytes());
+            let key = quarantine_key(*kind, *seq).to_vec();
             ("outbox", key, to_bytes(txn.open_table(OUTBOX)?.remove((*kind, *seq))?))
         }
         Broken::Run(run_id) => {
@@ -152,10 +151,17 @@ pub(super) fn read_all(live: &Live, sealer: &Sealer) -> Result<Found, Fault> {
         Some((u64::from_le_bytes(*version), Bytes::copy_from_slice(config)))
     });
     let session_id = open(meta::SESSION)?.and_then(|content| String::from_utf8(content).ok());
+    let dropped = open(meta::DROPPED)?.and_then(|content| dropped(&content)).unwrap_or_default();
     // The first seq is 1: 0 is what a peer reads where there is none.
     let next_seq = reserved.unwrap_or(0).max(outbox.last_seq.map_or(1, |last| last.saturating_add(1))).max(1);
-    let recovered = Recovered { next_seq, config, session_id, runs, outbox };
+    let recovered = Recovered { next_seq, config, session_id, runs, outbox, dropped };
     Ok(Found { recovered, broken })
+}
+
+fn dropped(content: &[u8]) -> Option<Dropped> {
+    let (logs, health_results) = content.split_first_chunk()?;
+    let health_results = u64::from_le_bytes(health_results.try_into().ok()?);
+    Some(Dropped { logs: u64::from_le_bytes(*logs), health_results })
 }
 
 /// The outbox in numbers, without unsealing, in constant memory.

@@ -3,10 +3,10 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `clear` | name | in the clear: schema version, salt, key check, their checksum |
-//! | `meta` | name | sealed: configuration, session, seq reservation |
+//! | `meta` | name | sealed: configuration, session, seq reservation, evictions not told yet |
 //! | `outbox` | kind, seq | sealed `Envelope`; kind and size can be read without unsealing |
 //! | `runs` | run_id | sealed `RunRecord` as JSON |
-//! | `quarantine` | table, key | a record that did not open or decode, as it was found |
+//! | `quarantine` | table, key | a record that did not open or decode, or that the server refused, as it was |
 
 use super::fault::Fault;
 use super::seal::{SALT_BYTES, Sealer};
@@ -32,6 +32,8 @@ pub(super) mod meta {
     pub const SESSION: &str = "session";
     /// The first seq that is not reserved, 8 bytes little-endian.
     pub const SEQ: &str = "seq";
+    /// Evicted and not told: LogEvents, then HealthCheckResults, 8 bytes little-endian each.
+    pub const DROPPED: &str = "dropped";
 }
 
 /// Names in [`CLEAR`].
@@ -46,10 +48,15 @@ const CHECK: &[u8] = b"backupy-agent";
 
 /// The place that an outbox record's sealing is bound to.
 pub(super) fn outbox_place(kind: MessageKind, seq: u64) -> [u8; 9] {
-    let mut place = [0; 9];
-    place[0] = kind as u8;
-    place[1..].copy_from_slice(&seq.to_be_bytes());
-    place
+    quarantine_key(kind as u8, seq)
+}
+
+/// The key of an outbox record in the quarantine; of any kind, known or not.
+pub(super) fn quarantine_key(kind: u8, seq: u64) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = kind;
+    key[1..].copy_from_slice(&seq.to_be_bytes());
+    key
 }
 
 /// Makes the tables of a new file.

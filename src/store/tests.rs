@@ -69,6 +69,8 @@ fn crashed_copy(store: &Store) -> TempDir {
     dir
 }
 
+const DROPPED: Dropped = Dropped { logs: 3, health_results: 4 };
+
 fn some_of_everything() -> Vec<Change> {
     vec![
         append(5, MessageKind::Run),
@@ -78,6 +80,7 @@ fn some_of_everything() -> Vec<Change> {
         Change::PutRun(Box::new(run("b", 20, RunPhase::Accepted))),
         Change::PutRun(Box::new(run("a", 10, RunPhase::Started { at_ms: 11 }))),
         Change::ReserveSeq(1_000),
+        Change::PutDropped(DROPPED),
     ]
 }
 
@@ -86,6 +89,7 @@ fn assert_everything_is_there(store: &mut Store, recovered: &Recovered) {
     assert_eq!(recovered.config, Some((3, Bytes::from_static(b"config"))));
     assert_eq!(recovered.session_id.as_deref(), Some("session-1"));
     assert_eq!(run_ids(recovered), ["a", "b"], "oldest first");
+    assert_eq!(recovered.dropped, DROPPED);
     assert_eq!(recovered.runs[1], run("b", 20, RunPhase::Accepted));
     assert_eq!((recovered.outbox.first_seq, recovered.outbox.last_seq), (Some(5), Some(6)));
     assert_eq!((recovered.outbox.depth(), recovered.outbox.bytes()), (2, 20));

@@ -60,3 +60,18 @@ fn a_group_is_one_transaction() {
     assert_eq!((after.commits - before.commits, after.changes - before.changes), (1, 100));
     assert_eq!(store.recover().unwrap().outbox.depth(), 100);
 }
+
+#[test]
+fn what_the_server_refuses_goes_to_the_quarantine_as_it_is_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open_with(dir.path(), Options { max_quarantined: 2, ..Options::default() });
+    store.commit(&[1, 2, 3, 4].map(|seq| append(seq, MessageKind::Run))).unwrap();
+    store.commit(&[Change::SetAside(vec![1, 77]), Change::Remove(vec![2])]).unwrap();
+    assert_eq!((seqs(&read_outbox(&mut store)), store.status().quarantined), (vec![3, 4], 1));
+    store.commit(&[Change::SetAside(vec![1, 3, 4])]).unwrap();
+    assert_eq!((seqs(&read_outbox(&mut store)), store.status().quarantined), (vec![], 3));
+    drop(store);
+    let db = Database::open(dir.path().join(STATE_FILE)).unwrap();
+    let kept = db.begin_read().unwrap().open_table(QUARANTINE).unwrap();
+    assert_eq!(kept.len().unwrap(), 2, "the bound holds");
+}
