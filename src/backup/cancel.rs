@@ -11,6 +11,7 @@ pub struct Cancel(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     asked: AtomicBool,
+    interrupted: AtomicBool,
     wake: Notify,
 }
 
@@ -24,6 +25,17 @@ impl Cancel {
     pub fn cancel(&self) {
         self.0.asked.store(true, Ordering::SeqCst);
         self.0.wake.notify_waiters();
+    }
+
+    /// Goes on because the agent itself ends: even what always runs has little time left.
+    pub fn interrupt(&self) {
+        self.0.interrupted.store(true, Ordering::SeqCst);
+        self.cancel();
+    }
+
+    /// Whether the agent is ending.
+    pub fn is_interrupted(&self) -> bool {
+        self.0.interrupted.load(Ordering::SeqCst)
     }
 
     /// Whether it is on. Cheap enough to be asked for every page.
@@ -43,13 +55,13 @@ impl Cancel {
     }
 }
 
-/// Cancels when it is dropped: a run that nobody waits for any more must not go on.
+/// Interrupts when it is dropped: a run that nobody waits for any more must not go on, and its hooks neither.
 #[derive(Debug)]
 pub struct CancelOnDrop(pub Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.0.interrupt();
     }
 }
 

@@ -28,6 +28,17 @@ pub enum RunError {
     /// Hooks are opt-in.
     #[error("hooks are disabled on this agent")]
     HooksDisabled,
+    /// The job has hooks that this agent does not run.
+    #[error("job \"{job}\" has {why}")]
+    HooksRefused {
+        /// Its name.
+        job: String,
+        /// What of them.
+        why: String,
+    },
+    /// A pre-hook failed: nothing was dumped.
+    #[error("{0}")]
+    Hook(String),
     /// The database could not be read.
     #[error(transparent)]
     Dump(#[from] DumpError),

@@ -1,4 +1,4 @@
-//! One run: dump, compress, seal, spool, upload, verify.
+//! One run: hooks, dump, compress, seal, spool, upload, verify, hooks.
 //!
 //! ```text
 //! thread run-read          thread run-pack, zstd's workers        the run's own thread
@@ -14,6 +14,9 @@ mod deadline;
 pub mod drivers;
 mod dump;
 mod error;
+mod events;
+pub mod hooks;
+mod job;
 mod pack;
 mod pipe;
 mod progress;
@@ -30,28 +33,18 @@ pub use cancel::{Cancel, CancelOnDrop};
 pub use deadline::{UNDATED_LIFE, expiry_text, upload_deadline_ms};
 pub use dump::Dumped;
 pub use error::RunError;
+pub use job::Job;
 pub use pack::Packed;
 pub use pipe::Sink;
 pub use progress::Progress;
 pub use spool::Room;
 
-use crate::model::{Completed, Compression, Dek, JobSpec, RunOrder, RunOutcome, TargetSpec};
+use crate::model::{Completed, Compression, Dek, JobSpec, RunOutcome, TargetSpec};
 use pack::Packing;
 use spool::Spool;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A run's whole assignment.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// What the server ordered.
-    pub order: RunOrder,
-    /// The job it belongs to.
-    pub job: JobSpec,
-    /// The database.
-    pub target: TargetSpec,
-}
 
 /// What the host's owner says about every run.
 #[derive(Clone, Debug)]
@@ -66,16 +59,16 @@ pub struct Options {
     pub room: Room,
     /// How objects go up.
     pub upload: upload::Options,
+    /// What the server may run here.
+    pub hooks: hooks::Options,
 }
 
 /// Whether this agent would take the job on at all, before anything is stored or started.
 ///
 /// # Errors
-/// [`RunError::HooksDisabled`], [`RunError::UnknownCompression`], [`RunError::Dump`].
-pub fn acceptable(job: &JobSpec, target: &TargetSpec) -> Result<(), RunError> {
-    if !job.pre_hooks.is_empty() || !job.post_hooks.is_empty() {
-        return Err(RunError::HooksDisabled);
-    }
+/// [`RunError::HooksDisabled`], [`RunError::HooksRefused`], [`RunError::UnknownCompression`], [`RunError::Dump`].
+pub fn acceptable(job: &JobSpec, target: &TargetSpec, hooks: &hooks::Options) -> Result<(), RunError> {
+    hooks::check(job, hooks)?;
     compression(job)?;
     Ok(drivers::supports(target)?)
 }
@@ -86,27 +79,32 @@ pub fn acceptable(job: &JobSpec, target: &TargetSpec) -> Result<(), RunError> {
 /// busy run is felt by nobody else.
 pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: &Cancel) -> RunOutcome {
     let start = Instant::now();
-    match run(job, options, progress, cancel, start).await {
+    let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
+    let outcome = match run(job, options, &mut hooks, progress, cancel, start).await {
         Ok(completed) => RunOutcome::Completed(completed),
         Err(_) if cancel.is_cancelled() => RunOutcome::Cancelled,
         Err(error) => RunOutcome::Failed { error: error.to_string() },
-    }
+    };
+    hooks.after(&outcome).await;
+    outcome
 }
 
 async fn run(
     job: &Job,
     options: &Options,
+    hooks: &mut hooks::Hooks<'_>,
     progress: &Progress,
     cancel: &Cancel,
     start: Instant,
 ) -> Result<Completed, RunError> {
-    acceptable(&job.job, &job.target)?;
+    acceptable(&job.job, &job.target, &options.hooks)?;
     let key = job.order.dek.clone();
     if key.plain().is_none() {
         return Err(RunError::WrappedKey { len: key.as_received().len() });
     }
     let put = upload::Put::new(&job.order, &options.upload)?;
     let compression = compression(&job.job)?;
+    hooks.before().await?;
     progress.dumping(0, 1);
     let spool = Arc::new(Spool::create(&options.spool_dir, &job.order.run_id)?);
     let stored = async {
@@ -126,6 +124,7 @@ async fn run(
             elapsed_ms = millis(start.elapsed()),
             "database dumped and sealed, uploading"
         );
+        progress.info("database dumped and sealed, uploading", figures(&dumped, start));
         store(put, &dumped, &spool, &key, compression, progress, cancel).await?;
         Ok::<_, RunError>(dumped)
     };
@@ -142,6 +141,7 @@ async fn run(
         duration_ms,
         "backup stored"
     );
+    progress.info("backup stored", figures(&dumped, start));
     Ok(Completed {
         size_bytes: dumped.packed.size_bytes,
         sha256: data_encoding::HEXLOWER.encode(&dumped.packed.sha256),
@@ -182,6 +182,15 @@ async fn store(
 
 fn compression(job: &JobSpec) -> Result<Compression, RunError> {
     job.compression.ok_or_else(|| RunError::UnknownCompression { job: job.id.to_string() })
+}
+
+/// For the server's log of the run.
+fn figures(dumped: &Dumped, start: Instant) -> Vec<(&'static str, String)> {
+    vec![
+        ("plain_bytes", dumped.plain_bytes.to_string()),
+        ("size_bytes", dumped.packed.size_bytes.to_string()),
+        ("elapsed_ms", millis(start.elapsed()).to_string()),
+    ]
 }
 
 fn millis(duration: Duration) -> u64 {

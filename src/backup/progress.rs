@@ -1,6 +1,7 @@
 //! How far a run is: written by its threads, looked at once a second by whoever reports it.
 
-use crate::model::Step;
+use super::events::Events;
+use crate::model::{EventLevel, RunEvent, Step};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,13 @@ const UPLOADED_PERCENT: u64 = 99;
 ///
 /// Nothing is pushed: a run that moves a thousand times a second costs its reader nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<AtomicU64>);
+pub struct Progress(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    place: AtomicU64,
+    events: Events,
+}
 
 impl Progress {
     /// Not begun.
@@ -23,7 +30,7 @@ impl Progress {
 
     /// The step, and percent of the whole run, which never falls.
     pub fn now(&self) -> (Step, u8) {
-        let packed = self.0.load(Ordering::Relaxed);
+        let packed = self.0.place.load(Ordering::Relaxed);
         let step = match packed >> 8 {
             0 => Step::PreHooks,
             1 => Step::Dumping,
@@ -50,6 +57,31 @@ impl Progress {
         self.reach(Step::Verifying, UPLOADED_PERCENT);
     }
 
+    /// The hooks after the run: whatever became of it, only they are left.
+    pub fn post_hooks(&self) {
+        self.reach(Step::PostHooks, UPLOADED_PERCENT.min(u64::from(self.now().1)));
+    }
+
+    /// Something that the server should hear of. No secret may be in it.
+    pub fn info(&self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.0.events.put(EventLevel::Info, message, fields);
+    }
+
+    /// Something that somebody should look at, while the run goes on. No secret may be in it.
+    pub fn warn(&self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.0.events.put(EventLevel::Warn, message, fields);
+    }
+
+    /// What was said since the last call, oldest first.
+    pub fn take_events(&self) -> Vec<RunEvent> {
+        self.0.events.take()
+    }
+
+    /// How many events were too many since the last call.
+    pub fn take_left_out(&self) -> u64 {
+        self.0.events.take_left_out()
+    }
+
     fn reach(&self, step: Step, percent: u64) {
         let rank = match step {
             Step::PreHooks => 0,
@@ -59,7 +91,7 @@ impl Progress {
             Step::PostHooks => 4_u64,
         };
         // Ranks and percents only grow, so the larger number is the later place.
-        self.0.fetch_max(rank << 8 | percent.min(100), Ordering::Relaxed);
+        self.0.place.fetch_max(rank << 8 | percent.min(100), Ordering::Relaxed);
     }
 }
 
@@ -89,5 +121,11 @@ mod tests {
         assert_eq!(progress.now(), (Step::Uploading, 99));
         progress.verifying();
         assert_eq!(progress.now(), (Step::Verifying, 99));
+        progress.post_hooks();
+        assert_eq!(progress.now(), (Step::PostHooks, 99));
+        let failed_early = Progress::new();
+        failed_early.dumping(1, 2);
+        failed_early.post_hooks();
+        assert_eq!(failed_early.now(), (Step::PostHooks, 35), "a run that failed did not come far");
     }
 }

@@ -50,6 +50,7 @@ impl Site {
             threads: 2,
             room: Room::default(),
             upload: options(),
+            hooks: Default::default(),
         };
         Self { dir, options, job: Job { order: store.order(LONG), job, target } }
     }

@@ -1,6 +1,6 @@
 //! `run`: the daemon.
 
-use super::steady::pin_allocator;
+use super::steady::begin_again;
 use super::{CliError, CliResult, SettingsArgs};
 use crate::daemon::{self, DaemonError};
 use crate::model::SysExit;
@@ -13,6 +13,9 @@ const RELOADED: &str = "log.level";
 
 /// Its value never stands in a row.
 const AGENT_KEY: &str = "server.agent_key";
+
+/// Where it may come from. Not in the environment of the second beginning.
+const AGENT_KEY_VARIABLE: &str = "BACKUPY_AGENT_KEY";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -27,8 +30,11 @@ pub struct Args {
 /// 78 for settings and keys, 75 for a second agent on the directory, 65 and 74 for a state that cannot
 /// be used, 70 when the agent gives up: init systems start it again for all but 78.
 pub fn run(args: Args) -> CliResult {
-    pin_allocator();
-    let sources = args.settings.sources();
+    let key = begin_again();
+    let mut sources = args.settings.sources();
+    if let Some(key) = key {
+        sources.environment.insert(AGENT_KEY_VARIABLE.to_owned(), key.expose_secret().into());
+    }
     let loaded = load(&sources)?;
     let probed = prepare(&loaded)?;
     let log = init_logs(loaded.settings.log).map_err(|error| CliError::new(SysExit::Internal, error))?;

@@ -59,6 +59,9 @@ pub struct SettingsArgs {
     /// Let the control plane run hooks on this host.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     hooks_enabled: Option<String>,
+    /// The time of one hook, such as "30s"; at most 15min.
+    #[arg(long, value_name = "TIME")]
+    hooks_timeout: Option<String>,
     /// Directory for encrypted objects on their way.
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<String>,
@@ -95,6 +98,7 @@ impl SettingsArgs {
             ("docker.socket", self.docker_socket),
             ("docker.discovery", self.docker_discovery),
             ("hooks.enabled", self.hooks_enabled),
+            ("hooks.timeout", self.hooks_timeout),
             ("backup.spool_dir", self.spool_dir),
             ("backup.zstd_level", self.zstd_level),
             ("backup.threads", self.threads),

@@ -94,8 +94,9 @@ async fn start(
     );
     let each = move || Box::new(dialer.clone()) as Box<dyn Dialer>;
     let system = System::current();
+    let register = register(settings.hooks.enabled);
     let supervisor = Supervisor::new(SupervisorDeps {
-        factory: Box::new(Children::new(settings, store, Box::new(each), register())),
+        factory: Box::new(Children::new(settings, store, Box::new(each), register)),
         init: Box::new(systemd),
         unit: Box::new(random_unit()),
         watchdog,
@@ -118,8 +119,11 @@ async fn start(
     }
 }
 
+/// The capability of a host whose owner lets the server run hooks.
+const HOOKS: &str = "hooks";
+
 /// What the agent says of itself first.
-fn register() -> v1::Register {
+fn register(hooks: bool) -> v1::Register {
     let installed = tools::installed_tools(std::env::var_os("PATH").as_deref());
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     v1::Register {
@@ -128,7 +132,10 @@ fn register() -> v1::Register {
         os: std::env::consts::OS.to_owned(),
         arch: go_arch(std::env::consts::ARCH).to_owned(),
         docker_version: String::new(),
-        capabilities: tools::capabilities(&installed),
+        capabilities: tools::capabilities(&installed)
+            .into_iter()
+            .chain(hooks.then(|| HOOKS.to_owned()))
+            .collect(),
         last_known_config_version: 0,
     }
 }
@@ -188,10 +195,12 @@ mod tests {
 
     #[test]
     fn the_agent_says_what_it_is_with_the_contracts_names() {
-        let register = register();
+        let register = register(false);
         assert_eq!(register.os, "linux");
         assert!(["amd64", "arm64"].contains(&register.arch.as_str()), "{}", register.arch);
         assert!(register.capabilities.contains(&"sqlite".to_owned()));
         assert!(!register.hostname.is_empty());
+        assert!(!register.capabilities.contains(&HOOKS.to_owned()), "it refuses them");
+        assert!(super::register(true).capabilities.contains(&HOOKS.to_owned()));
     }
 }

@@ -1,6 +1,7 @@
 //! Pure types of the domain: ids, runs, plans, delivery classes, what can be observed. No I/O.
 
 mod delivery;
+mod event;
 mod ids;
 mod plan;
 mod run;
@@ -9,6 +10,7 @@ mod status;
 mod sysexit;
 
 pub use delivery::{DeliveryClass, MessageKind, Slot};
+pub use event::{EventLevel, RunEvent};
 pub use ids::{CheckId, JobId, RunId, TargetId};
 pub use plan::{Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, Strategy, TargetSpec};
 pub use run::{Completed, Dek, RunOrder, RunOutcome, RunPhase, RunRecord, Step};

@@ -101,6 +101,7 @@ pub const KEYS: &[Key] = &[
         default: Some("true"),
     },
     key("hooks.enabled", &["BACKUPY_HOOKS_ENABLED"], "hooks-enabled", Kind::Bool, Some("false")),
+    key("hooks.timeout", &["BACKUPY_HOOKS_TIMEOUT"], "hooks-timeout", Kind::Text, Some("30s")),
     key("backup.spool_dir", &["BACKUPY_BACKUP_SPOOL_DIR"], "spool-dir", Kind::Text, None),
     key("backup.zstd_level", &["BACKUPY_BACKUP_ZSTD_LEVEL"], "zstd-level", Kind::Integer, Some("3")),
     key("backup.threads", &["BACKUPY_BACKUP_THREADS"], "threads", Kind::Integer, None),

@@ -157,6 +157,7 @@ fn value(settings: &Settings, check: &Check<'_>, key: &str) -> String {
         "docker.socket" => docker.socket.display().to_string(),
         "docker.discovery" => docker.discovery.to_string(),
         "hooks.enabled" => hooks.enabled.to_string(),
+        "hooks.timeout" => humantime_serde::re::humantime::format_duration(hooks.timeout).to_string(),
         "backup.spool_dir" => backup.spool_dir.display().to_string(),
         "backup.zstd_level" => backup.zstd_level.to_string(),
         "backup.threads" => backup.threads.to_string(),

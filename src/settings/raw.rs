@@ -178,7 +178,7 @@ raw! {
     log: RawLog { level: String, format: String }
     metrics: RawMetrics { listen: String }
     docker: RawDocker { socket: String, discovery: bool }
-    hooks: RawHooks { enabled: bool }
+    hooks: RawHooks { enabled: bool, timeout: String }
     backup: RawBackup { spool_dir: String, zstd_level: i64, threads: i64 }
     update: RawUpdate { enabled: bool, public_key_file: String }
 }

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use url::Url;
 
 /// Everything the agent is told on its host. Only `load` makes one: it is valid.
@@ -169,6 +170,8 @@ pub struct Docker {
 pub struct Hooks {
     /// The host's owner lets the server run code here.
     pub enabled: bool,
+    /// Of one hook: 1 s to 15 min.
+    pub timeout: Duration,
 }
 
 /// `[backup]`

@@ -2,16 +2,18 @@
 
 use super::fault::Fault;
 use super::layers::Sources;
-use super::raw::{Field, Raw, RawBackup, RawLog, RawServer, RawState, RawUpdate, Size, Take};
+use super::raw::{Field, Raw, RawBackup, RawHooks, RawLog, RawServer, RawState, RawUpdate, Size, Take};
 use super::shown::shown;
 use super::types::{
     Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update,
 };
 use super::{agent_key, network, size};
+use humantime_serde::re::humantime::parse_duration;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Below this the queue could not hold one result of a run beside some log events.
 const MIN_QUEUE_BYTES: u64 = 1024 * 1024;
@@ -21,6 +23,9 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = 1..=22;
 
 /// More workers than this only cost memory: each keeps a job of its own in flight.
 const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
+
+/// One hook's time: below a second nothing could start, and behaviour section 4 has the cap.
+const HOOK_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(15 * 60);
 
 /// What the validation reads and fills.
 pub(super) struct Check<'a> {
@@ -74,7 +79,7 @@ pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString
     let listen = check.take("metrics.listen", raw.metrics.listen).map(|text| network::listen(check, &text));
     let socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
     let discovery = check.take("docker.discovery", raw.docker.discovery);
-    let hooks = check.take("hooks.enabled", raw.hooks.enabled);
+    let hooks = hooks(check, raw.hooks);
     let backup = backup(check, raw.backup, state.as_ref().map(|state| state.dir.as_path()));
     let update = update(check, raw.update);
     Some(Settings {
@@ -83,7 +88,7 @@ pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString
         log: log?,
         metrics: Metrics { listen: listen?? },
         docker: Docker { socket: socket?, discovery: discovery? },
-        hooks: Hooks { enabled: hooks? },
+        hooks: hooks?,
         backup: backup?,
         update: update?,
     })
@@ -166,6 +171,20 @@ fn log(check: &mut Check<'_>, raw: RawLog) -> Option<Log> {
 fn unknown<T>(check: &mut Check<'_>, key: &'static str, value: &str, choices: &[&str]) -> Option<T> {
     check.fault(key, format_args!("{} is unknown: choose one of {}", shown(value), choices.join(", ")));
     None
+}
+
+fn hooks(check: &mut Check<'_>, raw: RawHooks) -> Option<Hooks> {
+    let enabled = check.take("hooks.enabled", raw.enabled);
+    let timeout = check.take("hooks.timeout", raw.timeout).and_then(|text| {
+        let parsed = parse_duration(text.trim()).ok();
+        if parsed.is_none_or(|limit| !HOOK_TIMEOUT.contains(&limit)) {
+            let written = shown(&text);
+            check.fault("hooks.timeout", format_args!("{written}: must be a time from 1s to 15min, such as \"30s\""));
+            return None;
+        }
+        parsed
+    });
+    Some(Hooks { enabled: enabled?, timeout: timeout? })
 }
 
 fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Option<Backup> {

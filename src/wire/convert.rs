@@ -4,10 +4,10 @@
 use super::v1::{self, JobStatus};
 use super::{Payload, v1::BackupJobSpec};
 use crate::model::{
-    Compression, Connection, Engine, JobId, JobSpec, MaintenanceWindow, Plan, RunId, RunOrder, RunOutcome,
-    Step, Strategy, TargetId, TargetSpec,
+    Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Plan, RunEvent, RunId,
+    RunOrder, RunOutcome, Step, Strategy, TargetId, TargetSpec,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How much of a name that the server sent is shown in a remark: enough to recognise it.
@@ -252,6 +252,24 @@ pub fn run_progress(order: &RunOrder, step: Step, progress_percent: u8) -> Paylo
         progress_percent: progress_percent.min(100).into(),
         current_step: step.name().to_owned(),
         ..job_update(order, JobStatus::Running)
+    })
+}
+
+/// What happened during a run: a LogEvent of its job, with the run among the fields.
+pub fn run_log(order: &RunOrder, event: RunEvent) -> Payload {
+    let level = match event.level {
+        EventLevel::Info => v1::LogLevel::Info,
+        EventLevel::Warn => v1::LogLevel::Warn,
+    };
+    let mut fields: HashMap<String, String> =
+        event.fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    fields.insert("run_id".to_owned(), order.run_id.as_str().to_owned());
+    Payload::Log(v1::LogEvent {
+        ts_ms: event.ts_ms,
+        level: level.into(),
+        job_id: order.job_id.as_str().to_owned(),
+        message: event.message,
+        fields,
     })
 }
 

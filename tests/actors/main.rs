@@ -11,6 +11,7 @@ mod house;
 mod queue;
 mod runner;
 mod runner_bench;
+mod runner_control;
 mod runner_end;
 mod state_store;
 mod supervisor;

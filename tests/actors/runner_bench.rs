@@ -8,7 +8,7 @@ use backupy_agent::actors::messages::{
     Submit, Submitted,
 };
 use backupy_agent::actors::runner::{Executor, Runner, RunnerDeps, RunnerNeighbours};
-use backupy_agent::backup::{Cancel, Job, Progress};
+use backupy_agent::backup::{self, Cancel, Job, Progress};
 use backupy_agent::model::{
     Completed, Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, RunOrder, RunOutcome,
     RunPhase, RunRecord, RunStatus, TargetSpec,
@@ -68,6 +68,10 @@ impl Executor for Hand {
         })
     }
 
+    fn acceptable(&self, job: &JobSpec, target: &TargetSpec) -> Result<(), String> {
+        backup::acceptable(job, target, &backup::hooks::Options::default()).map_err(|error| error.to_string())
+    }
+
     fn clear_leftovers(&self) {
         *self.cleared.borrow_mut() += 1;
     }
@@ -89,6 +93,8 @@ pub enum Event {
     Said(String, JobStatus, String),
     Progress(String, u32),
     Done(String),
+    /// A LogEvent: its job and its message.
+    Log(String, String),
 }
 
 pub struct Bench {
@@ -277,6 +283,9 @@ fn submitting(seen: &Arc<Mutex<Seen>>, begin: Instant) -> Recipient<Submit> {
             Event::Done(done.run_id.clone())
         } else if let Payload::JobUpdate(update) = &submit.payload {
             said(update)
+        } else if let Payload::Log(log) = &submit.payload {
+            assert!(log.fields.contains_key("run_id") && !format!("{log:?}").contains("TOPSECRET"));
+            Event::Log(log.job_id.clone(), log.message.clone())
         } else {
             panic!("unexpected message {:?}", submit.payload)
         };

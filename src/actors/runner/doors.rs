@@ -3,6 +3,7 @@
 use super::RunnerNeighbours;
 use crate::actors::messages::{Commit, QueueError, Recover, Submit};
 use crate::store::{Change, Recovered, StoreError};
+use actix::dev::RecipientRequest;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -87,6 +88,12 @@ impl Doors {
         if let Some(neighbours) = self.known.borrow().as_ref() {
             neighbours.submit.do_send(message);
         }
+    }
+
+    /// Hands a message over at once, in the order of the calls; the answer may be waited for. None where nobody is
+    /// there.
+    pub fn hand_over(&self, message: Submit) -> Option<RecipientRequest<Submit>> {
+        self.known.borrow().as_ref().map(|neighbours| neighbours.submit.send(message))
     }
 
     /// What an earlier life left.

@@ -1,7 +1,7 @@
 //! Who does a run's work.
 
 use crate::backup::{self, Cancel, CancelOnDrop, Job, Progress};
-use crate::model::RunOutcome;
+use crate::model::{JobSpec, RunOutcome, TargetSpec};
 use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -10,6 +10,12 @@ use tokio::sync::oneshot;
 pub trait Executor {
     /// Begins the run; the future is its end. Dropping the future stops the run, and so does `cancel`.
     fn run(&self, job: Job, progress: Progress, cancel: Cancel) -> LocalBoxFuture<'static, RunOutcome>;
+
+    /// Whether this host would do such a run at all.
+    ///
+    /// # Errors
+    /// The reason why not, for people.
+    fn acceptable(&self, job: &JobSpec, target: &TargetSpec) -> Result<(), String>;
 
     /// Removes what runs of an earlier life left behind. Called once, before the first run.
     fn clear_leftovers(&self);
@@ -51,6 +57,10 @@ impl Executor for ThreadExecutor {
         })
     }
 
+    fn acceptable(&self, job: &JobSpec, target: &TargetSpec) -> Result<(), String> {
+        backup::acceptable(job, target, &self.options.hooks).map_err(|error| error.to_string())
+    }
+
     fn clear_leftovers(&self) {
         match backup::spool::remove_stale(&self.options.spool_dir) {
             Ok(0) => {}
@@ -67,7 +77,7 @@ fn failed(what: &str) -> RunOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Compression, Connection, Engine, JobSpec, RunOrder, TargetSpec, unix_ms};
+    use crate::model::{Compression, Connection, Engine, RunOrder, unix_ms};
 
     fn executor(dir: &std::path::Path) -> ThreadExecutor {
         let upload =
@@ -78,6 +88,7 @@ mod tests {
             threads: 1,
             room: backup::Room::default(),
             upload,
+            hooks: backup::hooks::Options::default(),
         })
     }
 

@@ -2,8 +2,8 @@
 
 use super::doors::Patience;
 use super::measure;
-use super::table::{Run, Running, Stage, Stop};
-use super::{PROGRESS_INTERVAL, Runner, STOP_GRACE};
+use super::table::{Run, Running, Stage, Stop, Trail};
+use super::{LONGEST_TRAIL, PROGRESS_INTERVAL, Runner, STOP_GRACE};
 use crate::actors::messages::{Refusal, Submit};
 use crate::backup::{Cancel, CancelOnDrop, Job, Progress, expiry_text, upload_deadline_ms};
 use crate::model::{RunId, RunOutcome, RunPhase};
@@ -61,7 +61,9 @@ impl Runner {
         };
         tracing::info!(run_id = %id, job_id = %job.id, target_id = %target.id, again = run.interrupted, "run started");
         let (cancel, progress) = (Cancel::new(), Progress::new());
-        progress.dumping(0, 1);
+        if job.pre_hooks.is_empty() {
+            progress.dumping(0, 1);
+        }
         let timer = job.timeout.map(|limit| {
             let id = id.clone();
             ctx.run_later(limit, move |act, ctx| act.timed_out(&id, attempt, ctx))
@@ -74,6 +76,7 @@ impl Runner {
             told: None,
             since: Instant::now(),
             timer,
+            left_out: 0,
         }));
         let job = Job { order: run.order.clone(), job: job.clone(), target: target.clone() };
         let going = self.executor.run(job, progress, cancel);
@@ -94,6 +97,7 @@ impl Runner {
             running.told = Some(now);
             self.doors.tell(Submit::new(convert::run_progress(&order, now.0, now.1)));
         }
+        self.tell_events(id, ctx);
         let id = id.clone();
         ctx.run_later(PROGRESS_INTERVAL, move |act, ctx| act.tell_progress(&id, attempt, ctx));
     }
@@ -111,23 +115,56 @@ impl Runner {
         let Some(run) = self.table.get(id) else { return };
         run.stop.get_or_insert(why);
         if let Some(cancel) = run.cancel() {
-            cancel.cancel();
+            match why {
+                Stop::Cancelled | Stop::TimedOut => cancel.cancel(),
+                Stop::Quitting => cancel.interrupt(),
+            }
         }
         if let Some(attempt) = run.running().map(|running| running.attempt) {
             let id = id.clone();
-            ctx.run_later(STOP_GRACE, move |act, ctx| act.ended(&id, attempt, RunOutcome::Cancelled, ctx));
+            ctx.run_later(STOP_GRACE, move |act, ctx| act.give_up_waiting(&id, attempt, ctx));
         }
     }
 
-    /// The executor is through with the run, or was given up.
+    /// The run is over for the server; what the executor still has of it keeps its place and its target.
+    fn give_up_waiting(&mut self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
+        let Some(run) = self.table.get(id) else { return };
+        if run.running().is_none_or(|running| running.attempt != attempt) {
+            return;
+        }
+        self.over(id, RunOutcome::Cancelled, true, ctx);
+        let id = id.clone();
+        ctx.run_later(LONGEST_TRAIL, move |act, ctx| {
+            if act.table.take_trail(attempt).is_some() {
+                tracing::error!(run_id = %id, "a stopped run still hangs: its target is given to others; look at its disk and its database");
+                act.take_turns(ctx);
+            }
+        });
+    }
+
+    /// The executor is through with the run.
     fn ended(&mut self, id: &RunId, attempt: u64, outcome: RunOutcome, ctx: &mut Context<Self>) {
+        if let Some(mut trail) = self.table.take_trail(attempt) {
+            self.log(&trail.order, trail.running.progress.take_events(), ctx);
+            trail.running.left_out += trail.running.progress.take_left_out();
+            self.log_left_out(&trail.order, trail.running.left_out, ctx);
+            self.take_turns(ctx);
+            return self.quit_if_done(ctx);
+        }
+        if self.table.get(id).and_then(Run::running).is_some_and(|running| running.attempt == attempt) {
+            self.over(id, outcome, false, ctx);
+        }
+    }
+
+    /// How the run ended, and whether the executor still has something of it.
+    fn over(&mut self, id: &RunId, outcome: RunOutcome, trails: bool, ctx: &mut Context<Self>) {
         let limit = self.table.get(id).and_then(|run| {
             let job = run.order.job_id.clone();
             self.plan.as_ref().and_then(|plan| plan.job(&job)).and_then(|job| job.timeout)
         });
         let Some(run) = self.table.get(id) else { return };
-        let stop = run.stop;
-        let Some(running) = run.running().filter(|running| running.attempt == attempt) else { return };
+        let (stop, job_id) = (run.stop, run.order.job_id.clone());
+        let Some(running) = run.running() else { return };
         let took = running.since.elapsed();
         let step = running.progress.now().0.name();
         if let Some(timer) = running.timer.take() {
@@ -142,6 +179,19 @@ impl Runner {
             (None, RunOutcome::Cancelled) => RunOutcome::Failed { error: "the run was stopped".into() },
             (None, failed @ RunOutcome::Failed { .. }) => failed,
         };
+        if let RunOutcome::Completed(completed) = &outcome {
+            self.hold_against_last(&job_id, id, completed);
+        }
+        self.tell_events(id, ctx);
+        let Some(run) = self.table.get(id) else { return };
+        let order = run.order.clone();
+        if let Stage::Running(running) = std::mem::replace(&mut run.stage, Stage::Ending) {
+            if trails {
+                self.table.trails.push(Trail { order, running: *running });
+            } else {
+                self.log_left_out(&order, running.left_out, ctx);
+            }
+        }
         self.finish(id, outcome, Some(took), ctx);
     }
 

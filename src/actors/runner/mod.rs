@@ -14,6 +14,7 @@ mod doors;
 mod executor;
 mod going;
 mod measure;
+mod news;
 mod orders;
 mod recovery;
 mod table;
@@ -32,12 +33,18 @@ use doors::Doors;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use table::{Stop, Table};
+use table::{Run, Stop, Table};
 use tokio::sync::{oneshot, watch};
 
 /// An executor that was told to stop is not waited for longer: CancelJob is done within 2 s, and the result must
 /// reach the disk in the rest.
 const STOP_GRACE: Duration = Duration::from_millis(1_500);
+
+/// What is left of a stopped run keeps its target so long: the post-hooks' 30 minutes and a little.
+const LONGEST_TRAIL: Duration = Duration::from_secs(31 * 60);
+
+/// At shutdown a run that is nearly over may end well in this time, before it is stopped like the others.
+const LAST_CHANCE: Duration = Duration::from_millis(900);
 
 /// At shutdown the Runner answers after this at the latest: it has 3 s of the agent's 10.
 const QUIT_LIMIT: Duration = Duration::from_millis(2_500);
@@ -89,6 +96,7 @@ pub struct Runner {
     accepting: HashMap<crate::model::RunId, (RunOrder, Vec<Answer>)>,
     table: Table,
     window_timer: Option<SpawnHandle>,
+    expiry_timer: Option<SpawnHandle>,
     quitting: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -109,6 +117,7 @@ impl Runner {
             accepting: HashMap::new(),
             table: Table::default(),
             window_timer: None,
+            expiry_timer: None,
             quitting: None,
         }
     }
@@ -125,6 +134,12 @@ impl Runner {
     fn quit_if_done(&mut self, ctx: &mut Context<Self>) {
         if self.quitting.is_some() && !self.table.busy() {
             self.quit(ctx);
+        }
+    }
+
+    fn stop_all(&mut self, pick: impl Fn(&Run) -> bool, ctx: &mut Context<Self>) {
+        for id in self.table.ids_where(|run| run.stop.is_none() && pick(run)) {
+            self.stop_going(&id, Stop::Quitting, ctx);
         }
     }
 
@@ -212,10 +227,11 @@ impl Handler<Quit> for Runner {
     fn handle(&mut self, _: Quit, ctx: &mut Self::Context) -> Self::Result {
         let (done, ended) = oneshot::channel();
         self.quitting.get_or_insert_default().push(done);
-        let going = self.table.ids_where(|run| run.is_going());
-        for id in going {
-            self.stop_going(&id, Stop::Quitting, ctx);
+        for trail in &self.table.trails {
+            trail.running.cancel.0.interrupt();
         }
+        self.stop_all(|run| run.is_going() && !run.is_nearly_over(), ctx);
+        ctx.run_later(LAST_CHANCE, |act, ctx| act.stop_all(Run::is_going, ctx));
         ctx.run_later(QUIT_LIMIT, |act, ctx| act.quit(ctx));
         self.quit_if_done(ctx);
         Box::pin(async move {

@@ -4,7 +4,6 @@ use super::doors::Patience;
 use super::table::{Run, Stage, Stop};
 use super::{Answer, Runner};
 use crate::actors::messages::{Refusal, Submit};
-use crate::backup;
 use crate::model::{JobId, RunId, RunOrder, RunOutcome, RunPhase};
 use crate::store::Change;
 use crate::wire::convert;
@@ -56,7 +55,7 @@ impl Runner {
             let text = format!("job \"{}\" names the unknown target \"{}\"", job.id, job.target_id);
             Refusal::Other(text)
         })?;
-        backup::acceptable(job, target).map_err(|error| Refusal::Other(error.to_string()))
+        self.executor.acceptable(job, target).map_err(Refusal::Other)
     }
 
     /// Makes the order durable; together with the news that it must wait, where it must.
@@ -108,7 +107,9 @@ impl Runner {
     pub(super) fn cancel_job(&mut self, job: &JobId, answer: Answer, ctx: &mut Context<Self>) {
         let ids = self.table.of_job(job);
         let Some((last, others)) = ids.split_last() else {
-            return refuse(answer, Refusal::NothingToCancel(job.clone()));
+            let known = self.plan().job(job).is_some();
+            let why = if known { Refusal::NothingToCancel } else { Refusal::UnknownJob };
+            return refuse(answer, why(job.clone()));
         };
         for id in others {
             self.cancel_run(id, ctx);

@@ -74,7 +74,7 @@ impl Runner {
         })
     }
 
-    fn give_up(&mut self, lost: Vec<(RunId, String)>, ctx: &mut Context<Self>) {
+    pub(super) fn give_up(&mut self, lost: Vec<(RunId, String)>, ctx: &mut Context<Self>) {
         for (id, error) in lost {
             self.finish(&id, RunOutcome::Failed { error }, None, ctx);
         }

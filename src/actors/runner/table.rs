@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::backup::{Cancel, CancelOnDrop, Progress};
 use crate::model::{
-    JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Secret, Step, TargetId,
+    Completed, JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Secret, Step, TargetId,
 };
 use actix::SpawnHandle;
 use std::collections::VecDeque;
@@ -11,6 +11,12 @@ use tokio::time::Instant;
 
 /// Results that are kept for orders that come again. A server repeats an order within minutes.
 pub const KEPT_FINISHED: usize = 256;
+
+/// Of them, jobs whose last good one is kept however old it is: the next one is held against it.
+const KEPT_GOOD: usize = 512;
+
+/// Of the whole run: the store has nine tenths of the object.
+const NEARLY_UPLOADED_PERCENT: u8 = 96;
 
 /// Why a run was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct Running {
     pub since: Instant,
     /// Of its timeout.
     pub timer: Option<SpawnHandle>,
+    /// LogEvents that were left out, for now or for good.
+    pub left_out: u64,
 }
 
 /// A run that is not over.
@@ -128,6 +136,17 @@ impl Run {
         }
     }
 
+    /// Whether its object is stored, or the store has nearly all of it: waiting a moment saves all its work.
+    pub fn is_nearly_over(&self) -> bool {
+        let Stage::Running(running) = &self.stage else { return false };
+        let (step, percent) = running.progress.now();
+        match step {
+            Step::Verifying | Step::PostHooks => true,
+            Step::Uploading => percent >= NEARLY_UPLOADED_PERCENT,
+            Step::PreHooks | Step::Dumping => false,
+        }
+    }
+
     /// Its switch.
     pub fn cancel(&self) -> Option<&Cancel> {
         match &self.stage {
@@ -143,7 +162,7 @@ impl Run {
                 let (step, percent) = running.progress.now();
                 (Some(step), percent)
             }
-            Stage::Ending => (Some(Step::Verifying), 100),
+            Stage::Ending => (Some(Step::PostHooks), 99),
         };
         RunStatus {
             run_id: self.order.run_id.clone(),
@@ -155,11 +174,23 @@ impl Run {
     }
 }
 
+/// A run whose result is told while the executor still has something of it: post-hooks after a cancel, or a
+/// thread that waits for a dead disk. Its place and its target are not free yet.
+#[derive(Debug)]
+pub struct Trail {
+    /// What was asked.
+    pub order: RunOrder,
+    /// What the executor had.
+    pub running: Running,
+}
+
 /// Every run that is known.
 #[derive(Debug, Default)]
 pub struct Table {
     /// In the order in which they were accepted.
     pub runs: Vec<Run>,
+    /// Over for the server, and not for the executor.
+    pub trails: Vec<Trail>,
     /// Oldest first.
     finished: VecDeque<(RunOrder, RunOutcome)>,
     attempts: u64,
@@ -186,8 +217,40 @@ impl Table {
     pub fn keep(&mut self, mut order: RunOrder, outcome: RunOutcome) -> Vec<RunId> {
         order.put_url = Secret::default();
         self.finished.push_back((order, outcome));
-        let surplus = self.finished.len().saturating_sub(KEPT_FINISHED);
-        self.finished.drain(..surplus).map(|(order, _)| order.run_id).collect()
+        let mut forgotten = Vec::new();
+        while self.finished.len() > KEPT_FINISHED {
+            let spared = (0..self.finished.len()).find(|index| !self.is_last_good(*index));
+            // When nothing but last good ones is left, they have a bound of their own.
+            let goes = match spared {
+                Some(index) if index < self.finished.len() - 1 => index,
+                Some(_) | None if self.finished.len() > KEPT_GOOD => 0,
+                Some(_) | None => break,
+            };
+            forgotten.extend(self.finished.remove(goes).map(|(order, _)| order.run_id));
+        }
+        forgotten
+    }
+
+    /// The last good result of that job.
+    pub fn last_good(&self, job: &JobId) -> Option<&Completed> {
+        self.finished.iter().rev().find_map(|(order, outcome)| match outcome {
+            RunOutcome::Completed(completed) if order.job_id == *job => Some(completed),
+            RunOutcome::Completed(_) | RunOutcome::Failed { .. } | RunOutcome::Cancelled => None,
+        })
+    }
+
+    fn is_last_good(&self, index: usize) -> bool {
+        let Some((order, RunOutcome::Completed(_))) = self.finished.get(index) else { return false };
+        let later = self.finished.iter().skip(index + 1);
+        !later
+            .filter(|(other, _)| other.job_id == order.job_id)
+            .any(|(_, outcome)| matches!(outcome, RunOutcome::Completed(_)))
+    }
+
+    /// The trail of that start.
+    pub fn take_trail(&mut self, attempt: u64) -> Option<Trail> {
+        let index = self.trails.iter().position(|trail| trail.running.attempt == attempt)?;
+        Some(self.trails.swap_remove(index))
     }
 
     /// The number of another start.
@@ -198,17 +261,19 @@ impl Table {
 
     /// Runs that the executor has, or is about to get.
     pub fn going(&self) -> usize {
-        self.runs.iter().filter(|run| run.is_going()).count()
+        self.runs.iter().filter(|run| run.is_going()).count() + self.trails.len()
     }
 
     /// Whether a run is on that target.
     pub fn on_target(&self, target: &TargetId) -> bool {
         self.runs.iter().any(|run| run.target() == Some(target))
+            || self.trails.iter().any(|trail| trail.running.target == *target)
     }
 
     /// Whether something goes on that a shutdown waits for.
     pub fn busy(&self) -> bool {
-        self.runs.iter().any(|run| !matches!(run.stage, Stage::Waiting | Stage::Starting(_)))
+        !self.trails.is_empty()
+            || self.runs.iter().any(|run| !matches!(run.stage, Stage::Waiting | Stage::Starting(_)))
     }
 
     /// The ids of the runs that the function picks.

@@ -3,8 +3,10 @@
 
 use super::Runner;
 use super::doors::Patience;
+use super::going::too_late;
 use super::table::{Run, Stage};
 use crate::actors::messages::Submit;
+use crate::backup::upload_deadline_ms;
 use crate::model::MaintenanceWindow;
 use crate::wire::convert;
 use actix::prelude::*;
@@ -27,6 +29,9 @@ pub fn held_for(window: Option<MaintenanceWindow>, now_ms: u64) -> Option<Durati
     let left_ms = (minutes * MINUTE_MS).saturating_sub(now_ms % MINUTE_MS);
     Some(Duration::from_millis(left_ms).max(SHORTEST_HOLD))
 }
+
+/// A host's clock may be set while a timer runs: it is looked at again after this.
+const LONGEST_WATCH: Duration = Duration::from_secs(60 * 60);
 
 impl Runner {
     /// Whether the run would start at once if it came now.
@@ -54,6 +59,33 @@ impl Runner {
         }
         self.announce(ctx);
         self.watch_window(ctx);
+        self.watch_expiry(ctx);
+    }
+
+    /// A run that waits past the end of its URL can not end well any more: it is told when that happens, not when its
+    /// turn would have come.
+    fn watch_expiry(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.expiry_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let now_ms = self.now_ms();
+        let waiting = self.table.runs.iter().filter(|run| matches!(run.stage, Stage::Waiting));
+        let (late, patient): (Vec<_>, Vec<_>) = waiting.partition(|run| too_late(run, now_ms).is_some());
+        let next_ms =
+            patient.iter().map(|run| upload_deadline_ms(&run.order, run.accepted_at_ms)).min();
+        let late: Vec<_> = late
+            .iter()
+            .filter_map(|run| Some((run.order.run_id.clone(), too_late(run, now_ms)?)))
+            .collect();
+        self.give_up(late, ctx);
+        if let Some(next_ms) = next_ms {
+            // No timer runs for days; the clock is asked again.
+            let wait = Duration::from_millis(next_ms.saturating_sub(now_ms)).clamp(SHORTEST_HOLD, LONGEST_WATCH);
+            self.expiry_timer = Some(ctx.run_later(wait, |act, ctx| {
+                act.expiry_timer = None;
+                act.watch_expiry(ctx);
+            }));
+        }
     }
 
     /// QUEUED, once a run, where it was not told with its acceptance.

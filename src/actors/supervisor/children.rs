@@ -55,7 +55,7 @@ impl Children {
     }
 
     fn backup_options(&self) -> backup::Options {
-        let Settings { backup, server, .. } = &self.settings;
+        let Settings { backup, server, hooks, .. } = &self.settings;
         backup::Options {
             spool_dir: backup.spool_dir.clone(),
             zstd_level: backup.zstd_level,
@@ -66,6 +66,7 @@ impl Children {
                 ca_file: server.ca_file.clone(),
                 timing: backup::upload::Timing::default(),
             },
+            hooks: backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout },
         }
     }
 }

@@ -156,6 +156,8 @@ impl Put {
                 return Err(expired(&self.place, self.deadline_ms, tries, &why).into());
             }
             tracing::warn!(place = %self.place, tries, wait_ms, error = %why, "upload failed, trying again");
+            let fields = vec![("tries", tries.to_string()), ("wait_ms", wait_ms.to_string()), ("error", why)];
+            progress.warn("upload failed, trying again", fields);
             tokio::time::sleep(wait).await;
         }
     }

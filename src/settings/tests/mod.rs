@@ -105,6 +105,7 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         "server.proxy" => ("http://me:secret@proxy:3128".into(), "http://***@proxy:3128/".into()),
         "server.no_proxy" => ("localhost,.corp".into(), "localhost, .corp".into()),
         "server.allow_insecure" | "hooks.enabled" => same("true"),
+        "hooks.timeout" => same("2m"),
         "docker.discovery" => same("false"),
         "state.dir" | "backup.spool_dir" => same("/elsewhere/dir"),
         "state.max_queue_bytes" => same("64 MiB"),
