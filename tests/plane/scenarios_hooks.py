@@ -139,7 +139,7 @@ async def sigterm_in_a_pre_hook_ends_everything_within_ten_seconds(case):
     pids, mark = case.folder / "pids", case.folder / "mark"
     plane, agent, session, store, _ = await scene(
         case, extra=ON, pre_hooks=[f"echo $$ >> {pids}; sleep ${{BACKUPY_PRE:-300}}"],
-        post_hooks=[f"echo $BACKUPY_STATUS >> {mark}", "sleep 300"])
+        post_hooks=[f"echo $BACKUPY_STATUS >> {mark}", "sleep 3"])
     order = Order(agent, store)
     check((await order.send(session))["accepted"], "refused")
     await until("the pre-hook", lambda: text(pids))
