@@ -25,7 +25,8 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = 1..=22;
 const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
 
 /// One hook's time: below a second nothing could start, and behaviour section 4 has the cap.
-const HOOK_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(15 * 60);
+const HOOK_TIMEOUT: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(15 * 60);
 
 /// What the validation reads and fills.
 pub(super) struct Check<'a> {
@@ -179,7 +180,10 @@ fn hooks(check: &mut Check<'_>, raw: RawHooks) -> Option<Hooks> {
         let parsed = parse_duration(text.trim()).ok();
         if parsed.is_none_or(|limit| !HOOK_TIMEOUT.contains(&limit)) {
             let written = shown(&text);
-            check.fault("hooks.timeout", format_args!("{written}: must be a time from 1s to 15min, such as \"30s\""));
+            check.fault(
+                "hooks.timeout",
+                format_args!("{written}: must be a time from 1s to 15min, such as \"30s\""),
+            );
             return None;
         }
         parsed

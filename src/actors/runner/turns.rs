@@ -71,16 +71,14 @@ impl Runner {
         let now_ms = self.now_ms();
         let waiting = self.table.runs.iter().filter(|run| matches!(run.stage, Stage::Waiting));
         let (late, patient): (Vec<_>, Vec<_>) = waiting.partition(|run| too_late(run, now_ms).is_some());
-        let next_ms =
-            patient.iter().map(|run| upload_deadline_ms(&run.order, run.accepted_at_ms)).min();
-        let late: Vec<_> = late
-            .iter()
-            .filter_map(|run| Some((run.order.run_id.clone(), too_late(run, now_ms)?)))
-            .collect();
+        let next_ms = patient.iter().map(|run| upload_deadline_ms(&run.order, run.accepted_at_ms)).min();
+        let late: Vec<_> =
+            late.iter().filter_map(|run| Some((run.order.run_id.clone(), too_late(run, now_ms)?))).collect();
         self.give_up(late, ctx);
         if let Some(next_ms) = next_ms {
             // No timer runs for days; the clock is asked again.
-            let wait = Duration::from_millis(next_ms.saturating_sub(now_ms)).clamp(SHORTEST_HOLD, LONGEST_WATCH);
+            let wait =
+                Duration::from_millis(next_ms.saturating_sub(now_ms)).clamp(SHORTEST_HOLD, LONGEST_WATCH);
             self.expiry_timer = Some(ctx.run_later(wait, |act, ctx| {
                 act.expiry_timer = None;
                 act.watch_expiry(ctx);

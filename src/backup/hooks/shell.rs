@@ -273,8 +273,9 @@ mod tests {
 
     #[test]
     fn a_command_that_never_stops_writing_is_still_stopped() {
-        let ran = run("yes", &[("PATH".into(), "/usr/bin:/bin".into())], Duration::from_millis(200), &|| false)
-            .unwrap();
+        let ran =
+            run("yes", &[("PATH".into(), "/usr/bin:/bin".into())], Duration::from_millis(200), &|| false)
+                .unwrap();
         assert_eq!(ran.end, End::TimedOut);
         assert_eq!(ran.output.len(), KEPT_OUTPUT_BYTES);
     }
