@@ -14,6 +14,13 @@ const JITTER: f64 = 0.2;
 const REFUSED_KEY_FIRST: Duration = Duration::from_secs(60);
 /// But the agent finds out by itself when somebody has.
 const REFUSED_KEY_CAP: Duration = Duration::from_secs(15 * 60);
+/// Where another agent uses the same key, each dial throws the other one off: whoever comes back at
+/// once makes both useless. The twins give way ever longer, until somebody acts.
+const SUPERSEDED_FIRST: Duration = Duration::from_secs(60);
+/// And not longer, for when the other one is gone.
+const SUPERSEDED_CAP: Duration = Duration::from_secs(15 * 60);
+/// A link that lasted longer than a twin waits at most, jitter included, has no twin any more.
+const TWIN_GONE_AFTER: Duration = Duration::from_secs(20 * 60);
 /// A server can ask for this much patience.
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(10 * 60);
 /// After a server's restart its agents come back spread over this.
@@ -27,23 +34,39 @@ pub fn proven(established_for: Duration, heartbeat_interval: Duration) -> bool {
     established_for >= heartbeat_interval.min(PROVEN_AFTER)
 }
 
-/// The delays of one agent. They grow until [`Backoff::reset`].
+/// The delays of one agent. They grow until [`Backoff::lasted`] starts them over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,
     refusals: u32,
+    supersessions: u32,
 }
 
 impl Backoff {
-    /// Starts over. Only for a connection that is [`proven`].
-    pub fn reset(&mut self) {
-        *self = Self::default();
+    /// A connection was established for so long. Starts over where that is [`proven`]; but a twin proves
+    /// every one of its connections, so how often they threw each other off is kept for longer.
+    pub fn lasted(&mut self, established_for: Duration, heartbeat_interval: Duration) {
+        if proven(established_for, heartbeat_interval) {
+            self.failures = 0;
+            self.refusals = 0;
+        }
+        if established_for >= TWIN_GONE_AFTER {
+            self.supersessions = 0;
+        }
+    }
+
+    /// Whether another agent with the same key threw this one off, and is not known to be gone.
+    pub fn has_twin(&self) -> bool {
+        self.supersessions > 0
     }
 
     /// The delay after this end of a connection. `unit` is random, at least 0 and under 1; what lies
     /// outside is moved in.
     pub fn next_delay(&mut self, down: &LinkDown, unit: f64) -> Duration {
         let unit = if unit.is_finite() { unit.clamp(0.0, 1.0) } else { 0.5 };
+        if down.is_superseded() {
+            return self.superseded(unit);
+        }
         match down {
             LinkDown::Dial(DialError::Unauthorized { .. }) => self.refused(unit),
             LinkDown::Dial(DialError::Status { retry_after: Some(asked), .. }) => {
@@ -91,6 +114,12 @@ impl Backoff {
         self.refusals = self.refusals.saturating_add(1);
         jittered(delay, unit)
     }
+
+    fn superseded(&mut self, unit: f64) -> Duration {
+        let delay = doubled(SUPERSEDED_FIRST, self.supersessions, SUPERSEDED_CAP);
+        self.supersessions = self.supersessions.saturating_add(1);
+        jittered(delay, unit)
+    }
 }
 
 fn doubled(first: Duration, times: u32, cap: Duration) -> Duration {
@@ -135,7 +164,7 @@ mod tests {
         let mut backoff = Backoff::default();
         let delays: Vec<f64> = (0..8).map(|_| seconds(&mut backoff, &broken())).collect();
         assert_eq!(delays, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
-        backoff.reset();
+        backoff.lasted(PROVEN_AFTER, Duration::from_secs(30));
         assert_eq!(seconds(&mut backoff, &broken()), 1.0);
     }
 
@@ -160,7 +189,7 @@ mod tests {
         assert_eq!(seconds(&mut Backoff::default(), &status(429, Some(0))), 1.0);
         assert_eq!(seconds(&mut Backoff::default(), &status(429, Some(86_400))), 600.0);
         assert_eq!(seconds(&mut Backoff::default(), &status(503, None)), 1.0);
-        let mut late = Backoff { failures: 9, refusals: 0 };
+        let mut late = Backoff { failures: 9, ..Backoff::default() };
         assert_eq!(seconds(&mut late, &status(503, Some(5))), 60.0);
     }
 
@@ -186,5 +215,31 @@ mod tests {
         backoff.next_delay(&closed(1012), MIDDLE);
         assert_eq!(seconds(&mut backoff, &closed(1012)), 2.0, "only the first delay is drawn so");
         assert_eq!(seconds(&mut Backoff::default(), &closed(1001)), 1.0);
+    }
+
+    #[test]
+    fn twins_give_way_ever_longer_although_each_of_their_links_proves_itself() {
+        let superseded = LinkDown::ClosedByPeer {
+            code: Some(1008),
+            reason: Some("superseded by another connection".into()),
+        };
+        let mut backoff = Backoff::default();
+        let interval = Duration::from_secs(30);
+        let delays: Vec<f64> = (0..6)
+            .map(|_| {
+                backoff.lasted(Duration::from_secs(60), interval);
+                seconds(&mut backoff, &superseded)
+            })
+            .collect();
+        assert_eq!(delays, [60.0, 120.0, 240.0, 480.0, 900.0, 900.0]);
+        // Another end of a proven link is not the twin's doing, and does not make it go.
+        backoff.lasted(Duration::from_secs(60), interval);
+        assert_eq!(seconds(&mut backoff, &broken()), 1.0);
+        assert!(backoff.has_twin());
+        // The longest that a twin waits is not enough to say that it is gone.
+        assert!(SUPERSEDED_CAP.mul_f64(1.0 + JITTER) < TWIN_GONE_AFTER);
+        backoff.lasted(TWIN_GONE_AFTER, interval);
+        assert!(!backoff.has_twin());
+        assert_eq!(seconds(&mut backoff, &superseded), 60.0);
     }
 }

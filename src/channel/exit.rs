@@ -1,6 +1,7 @@
 //! Why a connection ended or could not be made. Closed enums: the Supervisor's choice of the next
 //! delay matches them without a wildcard.
 
+use super::frame::close_code::{NORMAL, POLICY};
 use std::time::Duration;
 
 /// The end of one connection's life.
@@ -55,6 +56,44 @@ pub enum LinkDown {
     /// The Queue or the Dispatcher was not there to work with.
     #[error("the agent's {0} is restarting")]
     NeighbourGone(&'static str),
+}
+
+/// What a control plane writes into the close frame of a session whose place another one took.
+const SUPERSEDED_WORDS: [&str; 16] = [
+    "superseded",
+    "supersedes",
+    "replaced",
+    "taken over",
+    "takes over",
+    "elsewhere",
+    "duplicate",
+    "already connected",
+    "same key",
+    "same agent",
+    "another connection",
+    "another session",
+    "another agent",
+    "another instance",
+    "newer connection",
+    "newer session",
+];
+
+impl LinkDown {
+    /// Whether the control plane gave this session's place to another connection of the same agent.
+    /// This agent has one connection at a time, so the other is most likely a copy of its host. The
+    /// code must be one that is about this session (normal, policy, or the application's own): a server
+    /// that goes away because a newer one replaced it says something else.
+    pub fn is_superseded(&self) -> bool {
+        let Self::ClosedByPeer { code: Some(NORMAL | POLICY | 3000..=4999), reason: Some(reason) } = self
+        else {
+            return false;
+        };
+        let reason = reason.to_lowercase().replace(['_', '-'], " ");
+        // A key that was replaced is no twin.
+        let about_the_key = ["key replaced", "key was replaced", "key has been replaced"];
+        SUPERSEDED_WORDS.iter().any(|words| reason.contains(words))
+            && !about_the_key.iter().any(|words| reason.contains(words))
+    }
 }
 
 /// Why no connection could be made.
@@ -118,4 +157,38 @@ pub enum DialError {
         /// What was wrong.
         cause: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_another_one_replaced_is_told_from_other_ends() {
+        let closed = |code, reason: &str| {
+            LinkDown::ClosedByPeer { code: Some(code), reason: Some(reason.to_owned()) }.is_superseded()
+        };
+        for (code, reason) in [
+            (1008, "superseded by another connection"),
+            (4001, "Session replaced"),
+            (4409, "agent_already_connected"),
+            (1000, "Superseded: a newer connection of this agent"),
+            (1008, "duplicate agent"),
+            (4000, "replaced by a session with the same key"),
+        ] {
+            assert!(closed(code, reason), "{code} {reason}");
+        }
+        for (code, reason) in [
+            (1001, "this instance is replaced by another instance"),
+            (1012, "replaced"),
+            (1011, "duplicate entry in table agents"),
+            (1008, "agent key was replaced"),
+            (1008, "first message must be Register"),
+            (4003, "agent key revoked"),
+            (1000, ""),
+        ] {
+            assert!(!closed(code, reason), "{code} {reason}");
+        }
+        assert!(!LinkDown::ClosedByPeer { code: Some(4001), reason: None }.is_superseded());
+    }
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// DNS, TCP, TLS and upgrade together.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// An address that has not answered for so long gets company: the next one is tried beside it
+/// (RFC 8305 section 5). A dead first address must not eat the dial's time.
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+
 /// From the upgrade to RegisterAck.
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
 

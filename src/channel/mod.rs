@@ -6,11 +6,12 @@
 //! | [`backoff`] | how long to wait before the next dial |
 //! | [`url`] | which URL is dialled |
 //! | [`dial`] | the door between a dial and a connection |
-//! | [`websocket`], [`tls`], [`pins`] | one dial: DNS, TCP, proxy, TLS, upgrade |
+//! | [`websocket`], [`tls`], [`pins`] | one dial: DNS, TCP (every address), proxy, TLS, upgrade |
 //! | [`frame`], [`guard`], [`assemble`] | frames, judged by their headers; messages made of them |
 //! | [`session`] | a registered connection as a pure state machine |
 
 mod action;
+mod address;
 pub mod assemble;
 pub mod backoff;
 mod command;

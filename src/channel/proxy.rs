@@ -12,7 +12,7 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024;
 /// entry is `*`, a domain (its subdomains included), an address, or a network in CIDR form; a domain
 /// or an address may carry a port.
 pub(super) fn is_bypassed(host: &str, port: u16, no_proxy: &[String]) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let host = unbracketed(host).trim_end_matches('.').to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
     if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
         return true;
@@ -30,7 +30,7 @@ fn entry_matches(entry: &str, host: &str, address: Option<IpAddr>, port: u16) ->
             _ => false,
         };
     }
-    if let (Some(address), Ok(entry)) = (address, entry.parse::<IpAddr>()) {
+    if let (Some(address), Ok(entry)) = (address, unbracketed(entry).parse::<IpAddr>()) {
         return address == entry;
     }
     let (name, wanted_port) = match entry.rsplit_once(':') {
@@ -40,8 +40,13 @@ fn entry_matches(entry: &str, host: &str, address: Option<IpAddr>, port: u16) ->
     if wanted_port.is_some_and(|wanted: u16| wanted != port) {
         return false;
     }
-    let name = name.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
+    let name = unbracketed(name).trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
     !name.is_empty() && (host == name || host.strip_suffix(&name).is_some_and(|rest| rest.ends_with('.')))
+}
+
+/// An IPv6 address is written in brackets where a port may follow.
+fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn is_in_network(address: IpAddr, network: IpAddr, prefix: u32) -> bool {
@@ -79,7 +84,14 @@ pub(super) async fn connect(
     let status = head.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
     match status {
         Some(200..=299) => Ok(()),
-        Some(407) => Err("the proxy wants a user and a password (407): put them into server.proxy".into()),
+        Some(407) if proxy.username().is_empty() => {
+            Err("the proxy wants a user and a password (407): put them into server.proxy, as \
+                 http://user:password@host:port"
+                .into())
+        }
+        Some(407) => Err("the proxy refused the user and the password of server.proxy (407): check them. \
+                          Signs like @ : / % are written percent-encoded there"
+            .into()),
         Some(status) => Err(format!("the proxy refused the tunnel with {status}: ask who runs it")),
         None => Err("the proxy does not speak HTTP: check server.proxy".into()),
     }
@@ -141,6 +153,10 @@ mod tests {
             ("0.0.0.0/0", "11.1.2.3", true),
             ("10.0.0.0/99", "10.0.0.0", false),
             ("fd00::/8", "[fd12::1]", true),
+            ("[fd12::1]", "fd12::1", true),
+            ("[fd12::1]:443", "fd12::1", true),
+            ("[fd12::1]:8443", "fd12::1", false),
+            ("example.org", "example.org.", true),
             ("192.168.1.7", "192.168.1.7", true),
             ("192.168.1.7", "192.168.1.8", false),
             ("", "example.org", false),
@@ -173,8 +189,10 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_say_what_to_do_and_not_the_password() {
+        let (outcome, _) = ask("http://proxy:3128", b"HTTP/1.1 407 Who are you\r\n\r\n").await;
+        assert!(outcome.unwrap_err().contains("wants a user and a password"));
         for (answer, word) in [
-            (&b"HTTP/1.1 407 Proxy Authentication Required\r\nA: b\r\n\r\n"[..], "user and a password"),
+            (&b"HTTP/1.1 407 Proxy Authentication Required\r\nA: b\r\n\r\n"[..], "refused the user"),
             (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403"),
             (b"\x15\x03\x03\r\n\r\n", "does not speak HTTP"),
             (b"HTTP/1.1 200", "broke off"),

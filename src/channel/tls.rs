@@ -1,11 +1,14 @@
 //! TLS 1.3 with ring: the roots, the pins, and what an operator must know when a handshake fails.
 
+use super::address::AddressVerifier;
 use super::pins::{Pin, PinMismatch, PinningVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +30,8 @@ pub struct TlsOptions {
 #[derive(Debug)]
 pub(super) struct Tls {
     options: TlsOptions,
+    /// The server's address, where its URL gives an IPv6 one instead of a name.
+    address: Option<Ipv6Addr>,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -45,8 +50,8 @@ struct FileVersion {
 }
 
 impl Tls {
-    pub(super) fn new(options: TlsOptions) -> Self {
-        Self { options, kept: Mutex::new(None) }
+    pub(super) fn new(options: TlsOptions, address: Option<Ipv6Addr>) -> Self {
+        Self { options, address, kept: Mutex::new(None) }
     }
 
     /// The configuration for the next handshake. Reads files where something changed: not for an
@@ -66,7 +71,7 @@ impl Tls {
         {
             return Ok(kept.config.clone());
         }
-        let config = Arc::new(make_config(&self.options)?);
+        let config = Arc::new(make_config(&self.options, self.address)?);
         *kept = Some(Kept { config: config.clone(), made: Instant::now(), version });
         Ok(config)
     }
@@ -132,7 +137,7 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("server.ca_file {} cannot be read: {error}", path.display())
 }
 
-fn make_config(options: &TlsOptions) -> Result<ClientConfig, String> {
+fn make_config(options: &TlsOptions, address: Option<Ipv6Addr>) -> Result<ClientConfig, String> {
     let certificates = match &options.ca_file {
         Some(path) => read_ca_file(path)?,
         None => platform_roots()?,
@@ -152,12 +157,17 @@ fn make_config(options: &TlsOptions) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?;
-    let mut config = if options.pins.is_empty() {
-        builder.with_webpki_verifier(webpki).with_no_client_auth()
-    } else {
-        let verifier = PinningVerifier::new(webpki, provider, &certificates, options.pins.clone());
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-    };
+    let mut verifier: Arc<dyn ServerCertVerifier> = webpki.clone();
+    if !options.pins.is_empty() {
+        let pins = options.pins.clone();
+        verifier = Arc::new(PinningVerifier::new(webpki, provider, &certificates, pins));
+    }
+    if let Some(address) = address {
+        verifier = Arc::new(AddressVerifier::new(verifier, address));
+    }
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    // An address is never sent as a name (RFC 6066 section 3).
+    config.enable_sni = address.is_none();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Every dial verifies chain, name and pins anew: one handshake in a connection's life is cheap.
     config.resumption = Resumption::disabled();

@@ -137,8 +137,7 @@ fn explain_io(error: io::Error, host: String, explain_tls: impl Fn(&rustls::Erro
         return DialError::Tls { host, cause: explain_tls(tls) };
     }
     let cause = if error.kind() == io::ErrorKind::InvalidInput {
-        "server.url names an address that no certificate is checked against here: give the server a name"
-            .into()
+        "no certificate can name the host of server.url: check it".into()
     } else if error.kind() == io::ErrorKind::UnexpectedEof {
         "the server ended the connection during the handshake: is this a TLS port?".into()
     } else {

@@ -8,7 +8,7 @@ use super::limits::DIAL_TIMEOUT;
 use super::tcp::{Route, bare};
 use super::tls::{Tls, TlsOptions};
 use super::url::{UrlError, connect_url, host};
-use super::{proxy, upgrade};
+use super::{address, proxy, upgrade};
 use actix_rt::net::TcpStream;
 use actix_service::fn_service;
 use actix_tls::connect::{ConnectError as TcpError, ConnectInfo, Connection as TcpConnection};
@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use url::Url;
+use url::{Host, Url};
 
 const AGENT_NAME: &str = concat!("backupy-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -92,10 +92,14 @@ impl WebSocketDialer {
             return Err(DialOptionsError::Proxy(proxy.scheme().to_owned()));
         }
         let route = Route { label: host(&url), host: bare(&name), port, proxy };
+        let ipv6 = match name {
+            Host::Ipv6(address) => Some(address),
+            Host::Domain(_) | Host::Ipv4(_) => None,
+        };
         let bearer = format!("Bearer {}", options.agent_key.expose_secret());
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| DialOptionsError::AgentKey)?;
         bearer.set_sensitive(true);
-        Ok(Self(Arc::new(Inner { route, bearer, tls: Tls::new(options.tls), limit, url })))
+        Ok(Self(Arc::new(Inner { route, bearer, tls: Tls::new(options.tls, ipv6), limit, url })))
     }
 }
 
@@ -160,7 +164,7 @@ async fn client(inner: &Arc<Inner>, answer: &upgrade::Answer) -> Result<Client, 
         async move {
             let stream: TcpStream =
                 route.connect(deadline).await.map_err(|error| TcpError::Io(std::io::Error::other(error)))?;
-            Ok::<_, TcpError>(TcpConnection::new(request.request().clone(), stream))
+            Ok::<_, TcpError>(TcpConnection::new(address::for_tls(request.request().clone()), stream))
         }
     });
     let mut connector = Connector::new().connector(tcp).timeout(inner.limit).handshake_timeout(inner.limit);

@@ -70,6 +70,12 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
     if let Some(error) = &link.last_error {
         table.row("last error", error);
     }
+    if let Some(at_ms) = link.superseded_ms {
+        table.row(
+            "probable clone",
+            format!("another agent with the same key took this one's place {}", ago(at_ms, now_ms)),
+        );
+    }
     table.row(
         "config version",
         if *config_version == 0 { "none yet".into() } else { config_version.to_string() },

@@ -56,6 +56,10 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// Round trip of the last WebSocket ping, milliseconds.
     pub round_trip_ms: Option<f64>,
+    /// When the control plane last gave this agent's place to another connection with the same key,
+    /// unix milliseconds: most likely this host, or its state, was copied. None where that never was.
+    #[serde(default)]
+    pub superseded_ms: Option<u64>,
 }
 
 /// The durable messages that wait.

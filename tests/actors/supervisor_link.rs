@@ -2,7 +2,7 @@
 
 use crate::house::{Deed, House, broken, counts, status};
 use backupy_agent::actors::messages::{ChildExit, ChildName, Configured, RoundTrip};
-use backupy_agent::channel::DialError;
+use backupy_agent::channel::{DialError, LinkDown};
 use backupy_agent::model::{LinkState, Plan};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,28 @@ async fn connections_come_back_after_1_2_4_seconds_and_start_over_only_when_one_
     wait_for_next(&house).await;
     assert_eq!(waits, [1, 2, 4, 8, 1, 2]);
     assert_eq!(counts(&status(&house).await, ChildName::Connection), (1, 5, 0));
+}
+
+#[actix::test]
+async fn a_session_that_another_agent_took_is_shown_and_fought_for_ever_more_slowly() {
+    let house = House::open(None, false).await;
+    assert_eq!(status(&house).await.link.superseded_ms, None);
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        house.tell(ChildName::Connection, Deed::Climb(LinkState::Established, None)).await;
+        // Long enough to be proved: the delays grow all the same.
+        sleep(Duration::from_secs(60)).await;
+        let (begin, lives) = (Instant::now(), house.lives(ChildName::Connection));
+        let reason = Some("superseded by another connection".to_owned());
+        let down = LinkDown::ClosedByPeer { code: Some(1008), reason };
+        house.tell(ChildName::Connection, Deed::End(ChildExit::Link(down))).await;
+        assert!(status(&house).await.link.superseded_ms.is_some());
+        while house.lives(ChildName::Connection) == lives {
+            sleep(Duration::from_millis(100)).await;
+        }
+        waits.push(begin.elapsed().as_secs_f64().round() as u64);
+    }
+    assert_eq!(waits, [60, 120, 240]);
 }
 
 #[actix::test]

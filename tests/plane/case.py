@@ -15,10 +15,14 @@ from store import ObjectStore
 SCENARIOS = []
 
 
-def scenario(function=None, *, long=False):
+# Beyond it a scenario hangs.
+LIMIT_S = 180
+
+
+def scenario(function=None, *, long=False, limit_s=LIMIT_S):
     """Registers a scenario; a long one runs only with LONG=1."""
     def register(function):
-        function.long = long
+        function.long, function.limit_s = long, limit_s
         SCENARIOS.append(function)
         return function
     return register(function) if function else register
@@ -33,6 +37,7 @@ class Case:
     def __init__(self, binary, folder, authority):
         self.binary, self.folder, self.authority = binary, Path(folder), authority
         self.planes, self.agents, self.stores = [], [], []
+        self.closing = []   # what else must be ended: coroutine functions
 
     async def plane(self, tls=True, maximum=None, greet=None, **settings):
         plane = Plane()
@@ -44,11 +49,11 @@ class Case:
         self.planes.append(plane)
         return plane
 
-    def agent(self, url, key=None, **extra):
+    def agent(self, url, key=None, state="state", **extra):
         """An agent that is not started yet."""
         key = key or "bkpy_test_" + "".join(secrets.choice(string.ascii_letters) for _ in range(32))
         url = url.url if isinstance(url, Plane) else url
-        agent = Agent(self.binary, self.folder / "state", url, key, self.authority.ca_file, extra)
+        agent = Agent(self.binary, self.folder / state, url, key, self.authority.ca_file, extra)
         self.agents.append(agent)
         return agent
 
@@ -88,6 +93,8 @@ class Case:
         for agent in self.agents:
             if agent.process is not None and agent.running():
                 await agent.kill()
+        for close in reversed(self.closing):
+            await close()
         for plane in self.planes:
             await plane.stop()
         for store in self.stores:

@@ -27,6 +27,7 @@ class Session:
         self.opened_at = time.monotonic()
         self.messages, self.violations = [], []
         self.registered = asyncio.Event()
+        self.greeted = False
         self.arrived = asyncio.Condition()
         self.ended = asyncio.Event()
         self.close_code = None
@@ -113,6 +114,7 @@ class Session:
         if config:
             body["config"] = config
         await self.send("RegisterAck", body)
+        self.greeted = True
 
     def write_raw(self, data):
         """Bytes below the WebSocket layer."""
@@ -164,11 +166,12 @@ class Plane:
         self.greet = {"heartbeat": 1}  # arguments of RegisterAck; None: the scenario says it itself
         self.after_greeting = None
 
-    async def start(self, ssl=None, port=0):
-        self.server = await serve(self.handle, "127.0.0.1", port, ssl=ssl, process_request=self.admit, max_size=None,
+    async def start(self, ssl=None, port=0, host="127.0.0.1"):
+        self.server = await serve(self.handle, host, port, ssl=ssl, process_request=self.admit, max_size=None,
                                   ping_interval=None, compression=None, close_timeout=5)
         self.port = self.server.sockets[0].getsockname()[1]
-        self.url = f"{'https' if ssl else 'http'}://127.0.0.1:{self.port}"
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if ssl else 'http'}://{name}:{self.port}"
         return self
 
     async def stop(self):

@@ -16,9 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios_backup  # noqa: E402,F401
+import scenarios_chaos  # noqa: E402,F401
 import scenarios_face  # noqa: E402,F401
 import scenarios_hooks  # noqa: E402,F401
+import scenarios_hostile  # noqa: E402,F401
 import scenarios_link  # noqa: E402,F401
+import scenarios_network  # noqa: E402,F401
 import scenarios_storm  # noqa: E402,F401
 import scenarios_wire  # noqa: E402,F401
 from case import SCENARIOS, Case  # noqa: E402
@@ -26,8 +29,6 @@ from certificates import Authority  # noqa: E402
 
 # Most scenarios wait for timers; more at once would make two cores late for them.
 AT_ONCE = 8
-# Beyond it a scenario hangs.
-LIMIT_S = 180
 
 
 async def run_one(function, options, authority, folder, gate):
@@ -37,7 +38,7 @@ async def run_one(function, options, authority, folder, gate):
         case.folder.mkdir()
         error = None
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(function.limit_s):
                 await function(case)
         except Exception as caught:
             error = caught

@@ -210,6 +210,8 @@ impl Queue {
                 if let Some(run_id) = &ended {
                     self.slots.run_ended(run_id);
                 }
+                // What was promised, for whoever must prove that it was kept: before anybody acts on it.
+                tracing::trace!(seq, "a durable message is on disk");
                 self.answer(from, Ok(Submitted::OnDisk(seq)));
             }
             refused => {

@@ -2,7 +2,7 @@
 
 use super::init::InitSystem;
 use crate::actors::messages::LinkChanged;
-use crate::channel::backoff::{Backoff, proven};
+use crate::channel::backoff::Backoff;
 use crate::channel::limits::DEFAULT_HEARTBEAT_INTERVAL;
 use crate::channel::{DialError, LinkDown};
 use crate::model::{LinkState, LinkStatus, unix_ms};
@@ -14,6 +14,8 @@ const STATE_METRIC: &str = "backupy_agent_wss_connection_state";
 const RECONNECTS_METRIC: &str = "backupy_agent_wss_reconnects_total";
 /// 1 while the control plane refuses the agent key.
 const REFUSED_METRIC: &str = "backupy_agent_key_refused";
+/// Sessions that another agent with the same key took over.
+const SUPERSEDED_METRIC: &str = "backupy_agent_superseded_total";
 
 /// Says what the Supervisor's metrics mean.
 pub fn describe() {
@@ -23,6 +25,7 @@ pub fn describe() {
     );
     metrics::describe_counter!(RECONNECTS_METRIC, "Connections after the first that was established");
     metrics::describe_gauge!(REFUSED_METRIC, "1 while the control plane refuses the agent key");
+    metrics::describe_counter!(SUPERSEDED_METRIC, "Sessions that another agent with the same key took over");
     metrics::describe_counter!(super::slot::RESTARTS_METRIC, "Actors replaced, by actor and cause");
 }
 
@@ -49,6 +52,7 @@ impl LinkBook {
     pub(super) fn new(unit: Unit) -> Self {
         // The counter is there before the first reconnect, so that its first step can be seen.
         metrics::counter!(RECONNECTS_METRIC).increment(0);
+        metrics::counter!(SUPERSEDED_METRIC).increment(0);
         metrics::gauge!(REFUSED_METRIC).set(0.0);
         let mut book = Self {
             status: LinkStatus::default(),
@@ -108,16 +112,18 @@ impl LinkBook {
 
     /// A connection ended: how long to wait before the next one.
     pub(super) fn down(&mut self, down: &LinkDown, init: &mut dyn InitSystem) -> Duration {
-        let established = self.established.take();
-        if established.is_some_and(|link| proven(link.at.elapsed(), link.heartbeat_interval)) {
-            self.backoff.reset();
+        if let Some(link) = self.established.take() {
+            self.backoff.lasted(link.at.elapsed(), link.heartbeat_interval);
         }
+        let had_twin = self.backoff.has_twin();
         let delay = self.backoff.next_delay(down, (self.unit)());
         let reason = down.to_string();
         // Tenths are enough for people.
         let in_s = (delay.as_secs_f64() * 10.0).round() / 10.0;
         if let LinkDown::Dial(DialError::Unauthorized { .. }) = down {
             self.key_refused(&reason, in_s);
+        } else if down.is_superseded() {
+            self.superseded(&reason, in_s, had_twin);
         } else if let LinkDown::Hangup = down {
             tracing::info!(in_s, "connection closed: dialling again");
         } else {
@@ -141,6 +147,27 @@ impl LinkBook {
                 in_s,
                 "the control plane refuses the agent key: it was revoked or replaced, or belongs to another control plane. \
                  Set server.agent_key to the current key and restart the agent. It goes on trying, and does not say this again"
+            );
+        }
+    }
+
+    /// Loud once: two agents that share a key would fill both their logs with it.
+    fn superseded(&mut self, reason: &str, in_s: f64, known: bool) {
+        metrics::counter!(SUPERSEDED_METRIC).increment(1);
+        self.status.superseded_ms = Some(unix_ms());
+        if known {
+            tracing::warn!(
+                reason,
+                in_s,
+                "another agent with this key took the session again: dialling again"
+            );
+        } else {
+            tracing::error!(
+                reason,
+                in_s,
+                "probable clone: another agent with the same key took this agent's session. Was this host, its disk or \
+                 its configuration copied? Give each agent a key and a state directory of its own. \
+                 This one gives way, and dials ever more slowly"
             );
         }
     }

@@ -122,6 +122,36 @@ async fn an_expired_certificate_is_named() {
 }
 
 #[actix::test]
+async fn a_certificate_that_is_not_valid_yet_is_named() {
+    let house = House::new();
+    let error = house.tls_error(&house.ca.leaf_between("localhost", 2098, 2099), &[]).await;
+    assert!(error.contains("not valid yet") && error.contains("clock"), "{error}");
+}
+
+#[actix::test]
+async fn an_ipv6_address_is_dialled_and_the_certificate_must_be_for_it() {
+    let house = House::new();
+    let (heads, head) = mpsc::channel();
+    let identity = house.ca.leaf("::1");
+    let port = peer::tls_on_ipv6(&identity, peer::upgrading(heads, |_| {}));
+    let server = format!("https://[::1]:{port}");
+    for pins in [&[][..], &[identity.pin()]] {
+        let outcome = dial(options(&server, Some(&house.ca_file()), pins)).await;
+        assert!(outcome.is_ok(), "{:?}", outcome.err());
+        let head = head.recv().unwrap();
+        assert!(head.to_lowercase().contains(&format!("host: [::1]:{port}\r\n")), "{head}");
+    }
+    let error = tls_error(dial(options(&server, Some(&house.ca_file()), &[[7; 32]])).await);
+    assert!(error.contains("server.pins"), "{error}");
+    for other in ["::2", "127.0.0.1", "address.invalid"] {
+        let port = peer::tls_on_ipv6(&house.ca.leaf(other), peer::quiet());
+        let server = format!("https://[::1]:{port}");
+        let error = tls_error(dial(options(&server, Some(&house.ca_file()), &[])).await);
+        assert!(error.contains("is not for ::1 but for"), "{other}: {error}");
+    }
+}
+
+#[actix::test]
 async fn a_certificate_of_another_name_says_which_it_has() {
     let house = House::new();
     let error = house.tls_error(&house.ca.leaf("other.test"), &[]).await;

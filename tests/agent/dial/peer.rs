@@ -50,8 +50,12 @@ impl Ca {
     }
 
     pub fn leaf_until(&self, name: &str, year: i32) -> Identity {
+        self.leaf_between(name, 2020, year)
+    }
+
+    pub fn leaf_between(&self, name: &str, first_year: i32, year: i32) -> Identity {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_before = date_time_ymd(first_year, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -97,7 +101,10 @@ pub type Script = Arc<dyn Fn(Socket) + Send + Sync>;
 
 /// A server whose connections follow the script. It ends with the test's process.
 fn listen(accept: impl Fn(TcpStream) + Send + 'static) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listen_on(TcpListener::bind(("127.0.0.1", 0)).unwrap(), accept)
+}
+
+fn listen_on(listener: TcpListener, accept: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -116,6 +123,13 @@ pub fn clear(script: Script) -> u16 {
 
 pub fn tls(identity: &Identity, script: Script) -> u16 {
     tls_of(identity, &[&rustls::version::TLS13], script)
+}
+
+/// The same on IPv6's loopback.
+pub fn tls_on_ipv6(identity: &Identity, script: Script) -> u16 {
+    let config = identity.config(&[&rustls::version::TLS13]);
+    let listener = TcpListener::bind(("::1", 0)).expect("this test needs IPv6 on loopback");
+    listen_on(listener, move |stream| script(encrypted(&config, stream)))
 }
 
 pub fn tls_of(identity: &Identity, versions: &[&'static SupportedProtocolVersion], script: Script) -> u16 {
