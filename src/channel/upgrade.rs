@@ -139,7 +139,10 @@ fn explain_io(error: io::Error, host: String, explain_tls: impl Fn(&rustls::Erro
     let cause = if error.kind() == io::ErrorKind::InvalidInput {
         "no certificate can name the host of server.url: check it".into()
     } else if error.kind() == io::ErrorKind::UnexpectedEof {
-        "the server ended the connection during the handshake: is this a TLS port?".into()
+        // Some servers say nothing to a client whose versions they do not have.
+        "the server ended the connection during the handshake: does it speak TLS 1.3, which this agent \
+         requires, and is this a TLS port?"
+            .into()
     } else {
         error.to_string()
     };

@@ -5,6 +5,7 @@ LONG=1 runs those that wait for minutes as well. Ends with `N passed, N failed`.
 
 import argparse
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -76,6 +77,8 @@ async def main():
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
+    # Writing to a peer that just went away is what half of these scenarios are about.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     options.binary = str(Path(options.binary).resolve())
     long = os.environ.get("LONG") == "1"
     chosen = [function for function in SCENARIOS

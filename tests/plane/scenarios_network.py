@@ -24,7 +24,7 @@ async def each_certificate_that_is_not_acceptable_is_refused_with_what_is_wrong_
         "wrong-host": (house.server_context(hosts=["other.test"], addresses=[], label="other"), {},
                        ["not for 127.0.0.1", "other.test"]),
         "unknown-ca": (stranger.server_context(), {}, ["not issued by the CA", "ca.pem"]),
-        "tls-1.2": (house.server_context(ssl.TLSVersion.TLSv1_2), {}, ["does not speak TLS 1.3"]),
+        "tls-1.2": (house.server_context(ssl.TLSVersion.TLSv1_2), {}, ["TLS 1.3, which this agent requires"]),
         "pin": (house.server_context(), {"BACKUPY_PINS": wrong_pin}, ["server.pins", house.pin]),
     }
 

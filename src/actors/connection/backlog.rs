@@ -54,6 +54,32 @@ impl Lane {
         self.wake.notify_one();
     }
 
+    /// A configuration that nobody waits for replaces the whole one before it, so that one need not be
+    /// applied any more while it waits: a flood of versions costs the last one. Gives the delivery back
+    /// where there is none to replace.
+    fn renew(&self, delivery: Delivery, bytes: usize) -> Option<Delivery> {
+        let newer = match delivery {
+            Delivery::Command { command: Command::Configure(newer), correlation_id }
+                if correlation_id.is_empty() =>
+            {
+                newer
+            }
+            other @ (Delivery::Command { .. } | Delivery::LinkUp { .. } | Delivery::Ack(_)) => {
+                return Some(other);
+            }
+        };
+        if let Some((Delivery::Command { command: Command::Configure(older), correlation_id }, held)) =
+            self.waiting.borrow_mut().back_mut()
+            && correlation_id.is_empty()
+            && newer.version >= older.version
+        {
+            *older = newer;
+            self.bytes.set(self.bytes.get() - std::mem::replace(held, bytes) + bytes);
+            return None;
+        }
+        Some(Delivery::Command { command: Command::Configure(newer), correlation_id: String::new() })
+    }
+
     async fn next(&self) -> (Delivery, usize) {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
@@ -77,9 +103,12 @@ impl Lane {
 impl Backlog {
     /// `bytes` is the size of the message that it came with.
     pub(super) fn push(&self, delivery: Delivery, bytes: usize) {
-        match delivery {
-            Delivery::Ack(_) => self.acks.push(delivery, bytes),
-            Delivery::Command { .. } | Delivery::LinkUp { .. } => self.commands.push(delivery, bytes),
+        let lane = match delivery {
+            Delivery::Ack(_) => &self.acks,
+            Delivery::Command { .. } | Delivery::LinkUp { .. } => &self.commands,
+        };
+        if let Some(delivery) = lane.renew(delivery, bytes) {
+            lane.push(delivery, bytes);
         }
     }
 

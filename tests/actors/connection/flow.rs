@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Dial, about, link, register_ack, window};
 use actix::prelude::*;
-use backupy_agent::actors::messages::{BarrierPassed, LinkGone, Submit};
+use backupy_agent::actors::messages::{BarrierPassed, Command, LinkGone, Submit};
 use backupy_agent::channel::LinkDown;
 use backupy_agent::channel::frame::{Frame, FrameKind};
 use backupy_agent::wire::{Payload, v1};
@@ -179,6 +179,40 @@ async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
     let ids: Vec<String> = bench.commands.lock().unwrap().iter().map(|c| c.correlation_id.clone()).collect();
     assert_eq!(ids, (0..1000).map(|n| n.to_string()).collect::<Vec<_>>());
     assert!(bench.ends.lock().unwrap().is_empty(), "while reading is held, silence kills nobody");
+}
+
+#[actix::test]
+async fn of_configurations_that_wait_only_the_newest_is_applied_unless_an_answer_is_wanted() {
+    let (memory, mut server) = link(64);
+    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
+        Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
+    });
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    bench.link().await;
+    let configure = |id: &str, version| {
+        let config = Some(v1::AgentConfig { version, ..v1::AgentConfig::default() });
+        server.say(id, Payload::ConfigUpdate(v1::ConfigUpdate { config }));
+    };
+    for version in 1..=5000 {
+        configure("", version);
+    }
+    // An older one is still refused by name, and what is answered is never skipped.
+    for (id, version) in [("", 4), ("", 6000), ("asked", 6001), ("", 6002), ("", 6003)] {
+        configure(id, version);
+    }
+    sleep(Duration::from_secs(10)).await;
+    let versions: Vec<u64> = bench
+        .commands
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|command| match &command.command {
+            Command::Configure(config) => config.version,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(versions, [1, 5000, 6000, 6001, 6003]);
 }
 
 #[actix::test]
