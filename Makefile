@@ -9,10 +9,10 @@ VENV := .tools/venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-binary deps test-rust plane units secrets lint fmt bench figures clean-demo
+.PHONY: help demo build test test-binary deps test-rust engines engines-long plane units secrets lint fmt bench figures clean-demo
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 demo: build ## back up a database for real, on this machine alone (ARGS=--pull-the-plug: kill it on the way)
 	@$(BINARY) demo $(ARGS)
@@ -20,7 +20,7 @@ demo: build ## back up a database for real, on this machine alone (ARGS=--pull-t
 build: ## build the binary (profile dev: what does the heavy work is optimised all the same)
 	@$(CARGO) build
 
-test: deps test-rust plane units secrets ## everything: unit, actors, properties, the real binary, a foreign control plane, systemd
+test: deps test-rust engines plane units secrets ## everything: unit, actors, properties, the real binary, a foreign control plane, systemd
 
 deps: ## install what the tests need
 	@scripts/test-deps.sh
@@ -32,6 +32,12 @@ test-rust:
 # other features.
 test-binary:
 	@$(CARGO) test --no-run --quiet
+
+engines: deps ## back up real servers of every engine and restore them (on Debian, as root)
+	@$(CARGO) test --test engines -- --ignored --test-threads 2 $(ARGS)
+
+engines-long: deps ## the same with 300 MB a database
+	@ENGINES_MB=300 $(CARGO) test --test engines -- --ignored --test-threads 1 restores_to_the_same
 
 plane: deps test-binary ## drive the binary from the Python control plane (LONG=1: also what takes minutes)
 	@$(VENV)/python -B tests/plane/run.py --binary $(BINARY) $(ARGS)

@@ -14,6 +14,12 @@ want() { # want TOOL PACKAGE
 want python3 python3
 want systemd-analyze systemd
 want cc gcc
+# The engines that are backed up for real, and their dump tools.
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+want mariadbd mariadb-server
+want mariadb-dump mariadb-client
+want redis-server redis-server
+want redis-cli redis-tools
 # The module can be there without what makes environments: Debian splits it off.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
@@ -24,6 +30,13 @@ if [ -n "$missing" ]; then
     fi
     echo "test-deps: installing$missing"
     apt-get update -qq
+    # The tests start servers of their own: a package must not start one of the machine's.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi

@@ -1,11 +1,12 @@
 //! From the database to the sealed spool: one thread reads, one packs, zstd's workers compress.
 
 use super::cancel::Cancel;
-use super::drivers::{self, DumpError, Scratch};
+use super::drivers::{self, DumpError, Host, Scratch};
 use super::error::RunError;
 use super::pack::{Packed, Packing, pack};
 use super::pipe::{PipeWriter, Sink, pipe};
 use super::progress::Progress;
+use super::rate::Rate;
 use super::spool::Spool;
 use super::thread::on_thread;
 use crate::model::{Compression, TargetSpec};
@@ -33,23 +34,34 @@ pub struct Dumped {
     pub plain_bytes: u64,
 }
 
-/// Reads the target into the spool.
+/// What is dumped, and how its host is treated.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The database.
+    pub target: TargetSpec,
+    /// Its tools.
+    pub host: Host,
+    /// For what does not fit into memory.
+    pub scratch: Scratch,
+    /// Of reading.
+    pub rate: Rate,
+}
+
+/// Reads the source into the spool.
 ///
 /// # Errors
 /// [`RunError`]
 pub async fn dump(
-    target: &TargetSpec,
+    source: Source,
     packing: Packing,
-    scratch: Scratch,
     spool: &Arc<Spool>,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Dumped, RunError> {
     let (writer, reader) = pipe(cancel.clone());
     let reading = Reading {
-        target: target.clone(),
+        source,
         compression: packing.compression,
-        scratch,
         progress: progress.clone(),
         cancel: cancel.clone(),
     };
@@ -95,9 +107,8 @@ fn judge(
 }
 
 struct Reading {
-    target: TargetSpec,
+    source: Source,
     compression: Compression,
-    scratch: Scratch,
     progress: Progress,
     cancel: Cancel,
 }
@@ -105,8 +116,9 @@ struct Reading {
 impl Reading {
     /// The engine's version and the bytes that it gave.
     fn read(self, writer: PipeWriter) -> Result<(String, u64), DumpError> {
-        let Self { target, compression, scratch, progress, cancel } = self;
-        let mut driver = drivers::open(&target, scratch.clone(), &cancel)?;
+        let Self { source, compression, progress, cancel } = self;
+        let Source { target, host, scratch, rate } = source;
+        let mut driver = drivers::open(&target, &host, scratch.clone(), &cancel)?;
         let estimate = driver.estimate(&cancel)?;
         let hope = match compression {
             Compression::Zstd | Compression::Gzip => estimate / HOPEFUL_RATIO,
@@ -121,6 +133,8 @@ impl Reading {
             bytes: 0,
             estimate,
             progress,
+            rate,
+            cancel: cancel.clone(),
         };
         let dumped = driver.dump(&mut out, &cancel);
         if out.wrong || (dumped.is_ok() && out.matched < out.magic.len()) {
@@ -142,6 +156,8 @@ struct Watched {
     bytes: u64,
     estimate: u64,
     progress: Progress,
+    rate: Rate,
+    cancel: Cancel,
 }
 
 impl Watched {
@@ -162,6 +178,7 @@ impl Write for Watched {
         if self.matched < self.magic.len() {
             self.check_magic(bytes)?;
         }
+        self.rate.wait(bytes.len() as u64, &self.cancel);
         // All of it, so that what was compared is what went on.
         self.inner.write_all(bytes)?;
         self.bytes += bytes.len() as u64;
@@ -189,8 +206,19 @@ mod tests {
 
     fn watched(magic: &'static [u8]) -> (Watched, super::super::pipe::PipeReader) {
         let (inner, reader) = pipe(Cancel::new());
-        let progress = Progress::new();
-        (Watched { inner, magic, matched: 0, wrong: false, bytes: 0, estimate: 10, progress }, reader)
+        let (progress, rate, cancel) = (Progress::new(), Rate::default(), Cancel::new());
+        let watched = Watched {
+            inner,
+            magic,
+            matched: 0,
+            wrong: false,
+            bytes: 0,
+            estimate: 10,
+            progress,
+            rate,
+            cancel,
+        };
+        (watched, reader)
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod job;
 mod pack;
 mod pipe;
 mod progress;
+mod rate;
 pub mod spool;
 #[cfg(test)]
 mod test_store;
@@ -37,6 +38,7 @@ pub use job::Job;
 pub use pack::Packed;
 pub use pipe::Sink;
 pub use progress::Progress;
+pub use rate::Rate;
 pub use spool::Room;
 
 use crate::model::{Completed, Compression, Dek, JobSpec, RunOutcome, TargetSpec};
@@ -57,10 +59,25 @@ pub struct Options {
     pub threads: u32,
     /// Limits of the spool's file system.
     pub room: Room,
+    /// Where dump tools are and how they are treated.
+    pub host: drivers::Host,
+    /// `backup.max_read_bytes_per_sec`: of what the databases give, all runs together.
+    pub read_rate: Rate,
     /// How objects go up.
     pub upload: upload::Options,
     /// What the server may run here.
     pub hooks: hooks::Options,
+}
+
+/// Removes what runs of an earlier life left in `backup.spool_dir`. Only when no run is going on; gives how many
+/// files and directories there were.
+///
+/// # Errors
+/// [`spool::SpoolError`], after having tried everything.
+pub fn remove_leftovers(spool_dir: &std::path::Path) -> Result<usize, spool::SpoolError> {
+    let spools = spool::remove_stale(spool_dir);
+    let private = drivers::private::remove_stale(spool_dir);
+    Ok(spools? + private?)
 }
 
 /// Whether this agent would take the job on at all, before anything is stored or started.
@@ -116,7 +133,13 @@ async fn run(
             room: options.room.clone(),
         };
         let scratch = drivers::Scratch { dir: options.spool_dir.clone(), room: options.room.clone() };
-        let dumped = dump::dump(&job.target, packing, scratch, &spool, progress, cancel).await?;
+        let source = dump::Source {
+            target: job.target.clone(),
+            host: options.host.clone(),
+            scratch,
+            rate: options.read_rate.clone(),
+        };
+        let dumped = dump::dump(source, packing, &spool, progress, cancel).await?;
         tracing::info!(
             run_id = %job.order.run_id,
             plain_bytes = dumped.plain_bytes,

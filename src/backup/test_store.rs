@@ -1,5 +1,6 @@
 //! A store of one's own: what an object store does, and everything it should not.
 
+use super::rate::Rate;
 use super::upload::{Options, Timing};
 use crate::model::{RunOrder, unix_ms};
 use ring::digest::{SHA256, digest};
@@ -144,5 +145,5 @@ pub fn options() -> Options {
         first_wait: ms(1),
         longest_wait: ms(20),
     };
-    Options { allow_insecure: true, ca_file: None, timing }
+    Options { allow_insecure: true, ca_file: None, timing, rate: Rate::default() }
 }

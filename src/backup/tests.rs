@@ -49,6 +49,8 @@ impl Site {
             zstd_level: 3,
             threads: 2,
             room: Room::default(),
+            host: drivers::Host::default(),
+            read_rate: Rate::default(),
             upload: options(),
             hooks: Default::default(),
         };

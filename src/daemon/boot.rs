@@ -6,11 +6,11 @@ use super::signals::{Reload, Signals};
 use super::socket::{self, ControlSocket};
 use crate::actors::supervisor::{Children, Supervisor, SupervisorDeps};
 use crate::actors::{queue, runner, state_store, supervisor};
+use crate::backup::drivers::Tools;
 use crate::channel::dial::Dialer;
 use crate::channel::tls::TlsOptions;
 use crate::channel::websocket::{DialOptions, WebSocketDialer};
 use crate::model::SysExit;
-use crate::probe::tools;
 use crate::settings::Settings;
 use crate::store::{Options, Store};
 use crate::telemetry::start_metrics;
@@ -124,7 +124,6 @@ const HOOKS: &str = "hooks";
 
 /// What the agent says of itself first.
 fn register(hooks: bool) -> v1::Register {
-    let installed = tools::installed_tools(std::env::var_os("PATH").as_deref());
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     v1::Register {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,7 +131,8 @@ fn register(hooks: bool) -> v1::Register {
         os: std::env::consts::OS.to_owned(),
         arch: go_arch(std::env::consts::ARCH).to_owned(),
         docker_version: String::new(),
-        capabilities: tools::capabilities(&installed)
+        capabilities: Tools::default()
+            .capabilities()
             .into_iter()
             .chain(hooks.then(|| HOOKS.to_owned()))
             .collect(),

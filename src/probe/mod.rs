@@ -1,4 +1,3 @@
-//! What the host looks like: numbers for the heartbeat, tools that are installed.
+//! What the host looks like: numbers for the heartbeat.
 
 pub mod host;
-pub mod tools;

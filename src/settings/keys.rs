@@ -105,6 +105,22 @@ pub const KEYS: &[Key] = &[
     key("backup.spool_dir", &["BACKUPY_BACKUP_SPOOL_DIR"], "spool-dir", Kind::Text, None),
     key("backup.zstd_level", &["BACKUPY_BACKUP_ZSTD_LEVEL"], "zstd-level", Kind::Integer, Some("3")),
     key("backup.threads", &["BACKUPY_BACKUP_THREADS"], "threads", Kind::Integer, None),
+    key("backup.nice", &["BACKUPY_BACKUP_NICE"], "nice", Kind::Integer, Some("10")),
+    key("backup.idle_io", &["BACKUPY_BACKUP_IDLE_IO"], "idle-io", Kind::Bool, Some("false")),
+    key(
+        "backup.max_read_bytes_per_sec",
+        &["BACKUPY_BACKUP_MAX_READ_BYTES_PER_SEC"],
+        "max-read-bytes-per-sec",
+        Kind::Size,
+        Some("0"),
+    ),
+    key(
+        "backup.max_upload_bytes_per_sec",
+        &["BACKUPY_BACKUP_MAX_UPLOAD_BYTES_PER_SEC"],
+        "max-upload-bytes-per-sec",
+        Kind::Size,
+        Some("0"),
+    ),
     key("update.enabled", &["BACKUPY_UPDATE_ENABLED"], "update-enabled", Kind::Bool, Some("false")),
     key(
         "update.public_key_file",

@@ -161,10 +161,18 @@ fn value(settings: &Settings, check: &Check<'_>, key: &str) -> String {
         "backup.spool_dir" => backup.spool_dir.display().to_string(),
         "backup.zstd_level" => backup.zstd_level.to_string(),
         "backup.threads" => backup.threads.to_string(),
+        "backup.nice" => backup.nice.to_string(),
+        "backup.idle_io" => backup.idle_io.to_string(),
+        "backup.max_read_bytes_per_sec" => rate(backup.max_read_bytes_per_sec),
+        "backup.max_upload_bytes_per_sec" => rate(backup.max_upload_bytes_per_sec),
         "update.enabled" => update.enabled.to_string(),
         "update.public_key_file" => path(&update.public_key_file).unwrap_or_else(none),
         _ => none(),
     }
+}
+
+fn rate(bytes_per_sec: u64) -> String {
+    if bytes_per_sec == 0 { "0 (no limit)".to_owned() } else { size::format(bytes_per_sec) }
 }
 
 impl<T> Field<T> {

@@ -179,7 +179,15 @@ raw! {
     metrics: RawMetrics { listen: String }
     docker: RawDocker { socket: String, discovery: bool }
     hooks: RawHooks { enabled: bool, timeout: String }
-    backup: RawBackup { spool_dir: String, zstd_level: i64, threads: i64 }
+    backup: RawBackup {
+        spool_dir: String,
+        zstd_level: i64,
+        threads: i64,
+        nice: i64,
+        idle_io: bool,
+        max_read_bytes_per_sec: Size,
+        max_upload_bytes_per_sec: Size,
+    }
     update: RawUpdate { enabled: bool, public_key_file: String }
 }
 

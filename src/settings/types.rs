@@ -183,6 +183,14 @@ pub struct Backup {
     pub zstd_level: i32,
     /// Of zstd's workers, at least 1.
     pub threads: u32,
+    /// Added to the niceness of dump tools, 0 to 19.
+    pub nice: u8,
+    /// Dump tools read the disk only when nobody else does.
+    pub idle_io: bool,
+    /// Of what the databases give, all runs together; 0 means no limit.
+    pub max_read_bytes_per_sec: u64,
+    /// Of what goes to the store, all runs together; 0 means no limit.
+    pub max_upload_bytes_per_sec: u64,
 }
 
 /// `[update]`

@@ -72,6 +72,12 @@ impl Check<'_> {
     }
 }
 
+/// What `nice` takes from everybody.
+const NICE: std::ops::RangeInclusive<i64> = 0..=19;
+
+/// A slower run would outlive its upload URL: an hour of it is 225 MiB.
+const MIN_RATE_BYTES_PER_SEC: u64 = 64 * 1024;
+
 /// The valid value; None where there are faults.
 pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString>) -> Option<Settings> {
     let server = server(check, raw.server, key);
@@ -134,27 +140,26 @@ pub(super) fn state_dir(check: &mut Check<'_>, dir: Field<String>) -> Option<Pat
 
 fn state(check: &mut Check<'_>, raw: RawState) -> Option<State> {
     let dir = state_dir(check, raw.dir);
-    let bytes = check.take("state.max_queue_bytes", raw.max_queue_bytes).and_then(|value| {
-        let bytes = match &value {
-            Size::Bytes(bytes) => u64::try_from(*bytes).ok(),
-            Size::Text(text) => size::parse(text),
-        };
-        let written = || match &value {
-            Size::Bytes(bytes) => bytes.to_string(),
-            Size::Text(text) => shown(text),
-        };
-        match bytes {
-            None => check
-                .fault("state.max_queue_bytes", format_args!("{}: must be {}", written(), size::EXAMPLES)),
-            Some(bytes) if bytes < MIN_QUEUE_BYTES => check.fault(
-                "state.max_queue_bytes",
-                format_args!("{}: must be at least {}", written(), size::format(MIN_QUEUE_BYTES)),
-            ),
-            Some(bytes) => return Some(bytes),
-        }
-        None
-    });
+    let queue = check.take("state.max_queue_bytes", raw.max_queue_bytes);
+    let bytes = queue.and_then(|size| bytes(check, "state.max_queue_bytes", &size, MIN_QUEUE_BYTES, false));
     Some(State { dir: dir?, max_queue_bytes: bytes? })
+}
+
+/// A number of bytes of at least `least`, or 0 where that means off.
+fn bytes(check: &mut Check<'_>, key: &'static str, size: &Size, least: u64, zero: bool) -> Option<u64> {
+    let (bytes, written) = match size {
+        Size::Bytes(bytes) => (u64::try_from(*bytes).ok(), bytes.to_string()),
+        Size::Text(text) => (size::parse(text), shown(text)),
+    };
+    let or_off = if zero { ", or 0 for no limit" } else { "" };
+    match bytes {
+        None => check.fault(key, format_args!("{written}: must be {}", size::EXAMPLES)),
+        Some(bytes) if bytes < least && !(zero && bytes == 0) => {
+            check.fault(key, format_args!("{written}: must be at least {}{or_off}", size::format(least)));
+        }
+        Some(bytes) => return Some(bytes),
+    }
+    None
 }
 
 fn log(check: &mut Check<'_>, raw: RawLog) -> Option<Log> {
@@ -202,7 +207,19 @@ fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Op
         None if given => None,
         None => Some(cores()),
     };
+    let nice = check.take("backup.nice", raw.nice).and_then(|nice| within(check, "backup.nice", nice, NICE));
+    let idle_io = check.take("backup.idle_io", raw.idle_io);
+    let mut rate = |key, size| {
+        let size = check.take(key, size)?;
+        bytes(check, key, &size, MIN_RATE_BYTES_PER_SEC, true)
+    };
+    let read = rate("backup.max_read_bytes_per_sec", raw.max_read_bytes_per_sec);
+    let upload = rate("backup.max_upload_bytes_per_sec", raw.max_upload_bytes_per_sec);
     Some(Backup {
+        nice: u8::try_from(nice?).ok()?,
+        idle_io: idle_io?,
+        max_read_bytes_per_sec: read?,
+        max_upload_bytes_per_sec: upload?,
         spool_dir: match spool_dir {
             Some(dir) => absolute(dir)?,
             None => state_dir?.join("spool"),

@@ -76,12 +76,16 @@ async fn orders_that_cannot_be_met_are_refused_with_a_reason() {
     let mut plan = plan(1);
     plan.jobs[1].pre_hooks = vec!["true".into()];
     plan.targets[1].engine = Some(backupy_agent::model::Engine::Postgresql);
+    plan.targets[1].connection.database.clear();
     let bench = Bench::new(plan).await;
     assert_eq!(bench.start(order("r", "x")).await, Err(Refusal::UnknownJob("x".into())));
     let reason = bench.start(order("r", "b")).await.unwrap_err().to_string();
     assert_eq!(reason, "hooks are disabled on this agent");
     let reason = bench.start(order("r", "c")).await.unwrap_err().to_string();
-    assert_eq!(reason, "target \"t2\" is a PostgreSQL database: this version backs up SQLite only");
+    assert_eq!(
+        reason,
+        "target \"t2\": names no database: set connection.database, one target for each database"
+    );
     assert!(bench.events().is_empty() && bench.begun().is_empty());
 }
 

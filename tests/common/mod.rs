@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use process::Agent;
+#[allow(unused_imports, reason = "every test binary uses another part of the kit")]
 pub use secrets::Secrets;
 
 /// How often a condition is looked at: often enough that waiting costs nothing, seldom enough that

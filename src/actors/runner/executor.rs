@@ -62,10 +62,10 @@ impl Executor for ThreadExecutor {
     }
 
     fn clear_leftovers(&self) {
-        match backup::spool::remove_stale(&self.options.spool_dir) {
+        match backup::remove_leftovers(&self.options.spool_dir) {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "spools of interrupted runs removed"),
-            Err(error) => tracing::warn!(%error, "spools of interrupted runs could not be removed"),
+            Ok(count) => tracing::info!(count, "leftovers of interrupted runs removed"),
+            Err(error) => tracing::warn!(%error, "leftovers of interrupted runs could not be removed"),
         }
     }
 }
@@ -80,13 +80,19 @@ mod tests {
     use crate::model::{Compression, Connection, Engine, RunOrder, unix_ms};
 
     fn executor(dir: &std::path::Path) -> ThreadExecutor {
-        let upload =
-            backup::upload::Options { allow_insecure: true, ca_file: None, timing: Default::default() };
+        let upload = backup::upload::Options {
+            allow_insecure: true,
+            ca_file: None,
+            timing: Default::default(),
+            rate: Default::default(),
+        };
         ThreadExecutor::new(backup::Options {
             spool_dir: dir.to_owned(),
             zstd_level: 3,
             threads: 1,
             room: backup::Room::default(),
+            host: backup::drivers::Host::default(),
+            read_rate: backup::Rate::default(),
             upload,
             hooks: backup::hooks::Options::default(),
         })

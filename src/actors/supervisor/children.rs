@@ -61,10 +61,17 @@ impl Children {
             zstd_level: backup.zstd_level,
             threads: backup.threads,
             room: backup::Room::default(),
+            host: backup::drivers::Host {
+                tools: backup::drivers::Tools::default(),
+                nice: backup.nice,
+                idle_io: backup.idle_io,
+            },
+            read_rate: backup::Rate::new(backup.max_read_bytes_per_sec),
             upload: backup::upload::Options {
                 allow_insecure: server.allow_insecure,
                 ca_file: server.ca_file.clone(),
                 timing: backup::upload::Timing::default(),
+                rate: backup::Rate::new(backup.max_upload_bytes_per_sec),
             },
             hooks: backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout },
         }

@@ -1,9 +1,19 @@
 //! The engines: how a database becomes a stream of bytes. One file an engine, one trait.
 
+mod call;
+mod child;
 mod error;
+mod form;
+mod postgres;
+pub mod private;
+mod secret;
 mod sqlite;
+mod tail;
+mod tools;
 
+pub use call::Host;
 pub use error::DumpError;
+pub use tools::Tools;
 
 use super::cancel::Cancel;
 use super::pipe::Sink;
@@ -43,38 +53,36 @@ pub struct Scratch {
     pub room: Room,
 }
 
-/// The engine's name for people.
-fn name(engine: Engine) -> &'static str {
-    match engine {
-        Engine::Postgresql => "PostgreSQL",
-        Engine::Mysql => "MySQL",
-        Engine::Mariadb => "MariaDB",
-        Engine::Mongodb => "MongoDB",
-        Engine::Redis => "Redis",
-        Engine::Sqlite => "SQLite",
-    }
-}
-
 /// Whether this version has a driver for the target.
 ///
 /// # Errors
-/// [`DumpError::NoDriver`], [`DumpError::UnknownEngine`], [`DumpError::Strategy`].
+/// [`DumpError::UnknownEngine`], [`DumpError::Strategy`], [`DumpError::Target`].
 pub fn supports(target: &TargetSpec) -> Result<(), DumpError> {
-    let id = || target.id.to_string();
     match target.engine {
         Some(Engine::Sqlite) => sqlite::supports(target),
-        Some(
-            engine @ (Engine::Postgresql | Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis),
-        ) => Err(DumpError::NoDriver { target: id(), engine: name(engine) }),
-        None => Err(DumpError::UnknownEngine { target: id() }),
+        Some(Engine::Postgresql) => postgres::supports(target),
+        Some(Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis) | None => {
+            Err(DumpError::UnknownEngine { target: target.id.to_string() })
+        }
     }
 }
 
-/// The target's driver, with its database found and readable.
+/// The target's driver, with what it needs found.
 ///
 /// # Errors
 /// [`DumpError`]
-pub fn open(target: &TargetSpec, scratch: Scratch, cancel: &Cancel) -> Result<Box<dyn Driver>, DumpError> {
+pub fn open(
+    target: &TargetSpec,
+    host: &Host,
+    scratch: Scratch,
+    cancel: &Cancel,
+) -> Result<Box<dyn Driver>, DumpError> {
     supports(target)?;
-    Ok(Box::new(sqlite::Sqlite::open(target, scratch, cancel)?))
+    Ok(match target.engine {
+        Some(Engine::Sqlite) => Box::new(sqlite::Sqlite::open(target, scratch, cancel)?),
+        Some(Engine::Postgresql) => Box::new(postgres::Postgres::open(target, host)?),
+        Some(Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis) | None => {
+            return Err(DumpError::UnknownEngine { target: target.id.to_string() });
+        }
+    })
 }

@@ -70,7 +70,8 @@ impl Attempt<'_> {
     pub async fn run(&self) -> Result<Tried, RunError> {
         let size = self.packed.size_bytes;
         let flow = Flow::new(size);
-        let body = Body::new(self.spool.reader()?, Rc::clone(&flow), self.progress.clone());
+        let body =
+            Body::new(self.spool.reader()?, Rc::clone(&flow), self.progress.clone(), self.put.rate.clone());
         // Client and URL live as long as the try: neither is kept where a panic or a log could find it.
         let client = self.put.client.fresh();
         let mut request = client

@@ -17,6 +17,7 @@ use super::deadline::{expiry_text, upload_deadline_ms};
 use super::error::RunError;
 use super::pack::Packed;
 use super::progress::Progress;
+use super::rate::Rate;
 use super::spool::Spool;
 use crate::model::{RunOrder, Secret, unix_ms};
 use attempt::{Attempt, Expectation, Tried};
@@ -35,6 +36,8 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// How patient.
     pub timing: Timing,
+    /// `backup.max_upload_bytes_per_sec`: all runs together.
+    pub rate: Rate,
 }
 
 /// How patient an upload is.
@@ -81,6 +84,7 @@ pub struct Put {
     deadline_ms: u64,
     client: client::Client,
     timing: Timing,
+    rate: Rate,
 }
 
 impl Put {
@@ -108,7 +112,14 @@ impl Put {
             return Err(expired(&place, deadline_ms, 0, ""));
         }
         let client = client::Client::new(secure, options)?;
-        Ok(Self { url: order.put_url.clone(), place, deadline_ms, client, timing: options.timing })
+        Ok(Self {
+            url: order.put_url.clone(),
+            place,
+            deadline_ms,
+            client,
+            timing: options.timing,
+            rate: options.rate.clone(),
+        })
     }
 
     /// Sends the spool until the store has it.

@@ -104,7 +104,7 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         }
         "server.proxy" => ("http://me:secret@proxy:3128".into(), "http://***@proxy:3128/".into()),
         "server.no_proxy" => ("localhost,.corp".into(), "localhost, .corp".into()),
-        "server.allow_insecure" | "hooks.enabled" => same("true"),
+        "server.allow_insecure" | "hooks.enabled" | "backup.idle_io" => same("true"),
         "hooks.timeout" => same("2m"),
         "docker.discovery" => same("false"),
         "state.dir" | "backup.spool_dir" => same("/elsewhere/dir"),
@@ -114,7 +114,8 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         "metrics.listen" => same("127.0.0.1:9999"),
         "docker.socket" => same("/run/podman.sock"),
         "backup.zstd_level" => same("9"),
-        "backup.threads" => same("7"),
+        "backup.threads" | "backup.nice" => same("7"),
+        "backup.max_read_bytes_per_sec" | "backup.max_upload_bytes_per_sec" => same("8 MiB"),
         "update.enabled" => same("false"),
         "server.agent_key_file" | "update.public_key_file" => {
             same(case.write("key", &format!("{AGENT_KEY}\n")).to_str().unwrap())

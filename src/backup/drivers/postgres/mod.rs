@@ -1,0 +1,281 @@
+//! PostgreSQL by pg_dump's custom format, uncompressed: our own compression is faster and has workers.
+//!
+//! Everything a role can see is in the dump: owners, privileges, comments, large objects. Host, user and database
+//! reach the tools as libpq's own variables, which take every character and are never parsed; on a command line
+//! `a=b` would be a connection string.
+
+mod archive;
+mod lexer;
+mod version;
+
+use super::call::{Call, Host};
+use super::child::Child;
+use super::{Driver, DumpError, form, secret};
+use crate::backup::cancel::Cancel;
+use crate::backup::pipe::Sink;
+use crate::model::{Connection, Secret, Strategy, TargetSpec};
+use archive::Archive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use version::Server;
+
+/// The engine, for people.
+const ENGINE: &str = "PostgreSQL";
+
+/// The package with both tools.
+const PACKAGE: &str = "postgresql-client";
+
+/// A table that somebody has locked is waited for so long: longer than a migration should take, short beside
+/// a night.
+const LOCK_WAIT: Duration = Duration::from_secs(300);
+
+/// For the way to the server.
+const CONNECT_S: u32 = 15;
+
+/// For one question to a server that is there.
+const ANSWER: Duration = Duration::from_secs(40);
+
+/// Version and size, one row: the number, its text, bytes. Sizes need no lock here.
+const QUESTION: &str = "SELECT current_setting('server_version_num'), current_setting('server_version'), \
+     pg_catalog.pg_database_size(pg_catalog.current_database())";
+
+/// One database of a server.
+pub struct Postgres {
+    target: String,
+    host: Host,
+    /// libpq's variables, without the password.
+    place: Vec<(&'static str, String)>,
+    password: Secret,
+    tools: Vec<PathBuf>,
+    server: Option<Server>,
+    /// As the dump said.
+    dumped_version: Option<String>,
+}
+
+/// Whether the target can be reached in its way.
+///
+/// # Errors
+/// [`DumpError::Target`]
+pub fn supports(target: &TargetSpec) -> Result<(), DumpError> {
+    place(&target.connection)
+        .map(drop)
+        .map_err(|problem| DumpError::Target { target: target.id.to_string(), problem: problem.to_owned() })
+}
+
+impl Postgres {
+    /// Resolves the password and finds the tool.
+    ///
+    /// # Errors
+    /// [`DumpError::Target`], [`DumpError::ToolMissing`].
+    pub fn open(target: &TargetSpec, host: &Host) -> Result<Self, DumpError> {
+        let id = target.id.to_string();
+        let place = place(&target.connection)
+            .map_err(|problem| DumpError::Target { target: id.clone(), problem: problem.to_owned() })?;
+        let password = secret::password(target)?;
+        let tools = host.tools.find_each_postgres("pg_dump");
+        if tools.is_empty() {
+            return Err(DumpError::missing(&host.tools, "pg_dump", PACKAGE));
+        }
+        Ok(Self {
+            target: id,
+            host: host.clone(),
+            place,
+            password,
+            tools,
+            server: None,
+            dumped_version: None,
+        })
+    }
+
+    fn call(&self, name: &str, program: &Path) -> Call {
+        let call = Call::new(&self.host, name, program.to_owned())
+            .hiding(&self.password)
+            .env("PGCONNECT_TIMEOUT", CONNECT_S.to_string())
+            .env("PGAPPNAME", "backupy-agent");
+        let call = self.place.iter().fold(call, |call, (name, value)| call.env(name, value));
+        if self.password.is_empty() { call } else { call.env("PGPASSWORD", self.password.expose()) }
+    }
+
+    /// Asks the server what it is. A server that does not answer is no reason yet: pg_dump's own words are better.
+    fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
+        let Some(psql) = self.host.tools.find_each_postgres("psql").into_iter().next() else {
+            return Ok(None);
+        };
+        let call = self.call("psql", &psql).args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet"]);
+        let call = call.args(["--no-password", "--field-separator=\t", "--command", QUESTION]);
+        match Child::answer(&call, ANSWER, cancel) {
+            Ok(answer) => Ok(Server::parse(&answer)),
+            Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
+            Err(error) => {
+                tracing::debug!(target = self.target, %error, "the server could not be asked for its version and size");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The first pg_dump that is not older than the server: that of the `PATH`, else the oldest that will do.
+    fn tool(&self, cancel: &Cancel) -> Result<PathBuf, DumpError> {
+        let mut newest: Option<(u32, String)> = None;
+        for program in &self.tools {
+            let Some(server) = &self.server else { return Ok(program.clone()) };
+            let call = Call::new(&self.host, "pg_dump", program.clone()).arg("--version");
+            let said = match Child::answer(&call, ANSWER, cancel) {
+                Ok(said) => said,
+                Err(DumpError::Cancelled) => return Err(DumpError::Cancelled),
+                Err(_) => continue,
+            };
+            // A tool that does not say its version is believed: it refuses by itself what it cannot dump.
+            let Some(major) = version::major_of_tool(&said) else { return Ok(program.clone()) };
+            if major >= server.major {
+                return Ok(program.clone());
+            }
+            if newest.as_ref().is_none_or(|(known, _)| major > *known) {
+                newest = Some((major, said.trim().to_owned()));
+            }
+        }
+        let (Some(server), Some((_, tool))) = (&self.server, newest) else {
+            return self
+                .tools
+                .first()
+                .cloned()
+                .ok_or_else(|| DumpError::missing(&self.host.tools, "pg_dump", PACKAGE));
+        };
+        let package = format!("{PACKAGE}-{}", server.major);
+        Err(DumpError::ToolTooOld {
+            target: self.target.clone(),
+            server: self.engine_version(),
+            tool,
+            package,
+        })
+    }
+}
+
+impl Driver for Postgres {
+    fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError> {
+        self.server = self.ask(cancel)?;
+        Ok(self.server.as_ref().map_or(0, |server| server.size_bytes))
+    }
+
+    fn engine_version(&self) -> String {
+        let asked = self.server.as_ref().map(|server| server.version.as_str());
+        match asked.or(self.dumped_version.as_deref()) {
+            Some(version) => format!("{ENGINE} {}", version::short(version)),
+            None => ENGINE.to_owned(),
+        }
+    }
+
+    fn magic(&self) -> &'static [u8] {
+        archive::MAGIC
+    }
+
+    fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
+        let tool = self.tool(cancel)?;
+        let lock_wait = format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis());
+        let call = self.call("pg_dump", &tool).args(["--format=custom", "--compress=0", "--no-password"]);
+        let call = call.arg(lock_wait);
+        let mut archive = Archive::new();
+        let bytes = form::stream(&call, ENGINE, &mut archive, out, cancel)?;
+        self.dumped_version = archive.server_version().map(str::to_owned);
+        if archive.was_unread() {
+            tracing::warn!(
+                target = self.target,
+                tool = %tool.display(),
+                "the dump's format is one that this agent cannot read: its end was not checked, only pg_dump's exit status"
+            );
+        }
+        Ok(bytes)
+    }
+}
+
+/// The variables that lead libpq to the database.
+fn place(connection: &Connection) -> Result<Vec<(&'static str, String)>, &'static str> {
+    let Connection { host, port, database, username, strategy, .. } = connection;
+    if [host, database, username].iter().any(|value| value.contains('\0')) {
+        return Err("its host, user or database has a zero byte");
+    }
+    if database.is_empty() {
+        return Err("names no database: set connection.database, one target for each database");
+    }
+    let (host, socket_port) = match strategy {
+        Strategy::DockerExec => {
+            return Err(
+                "docker exec is not there yet in this version: publish the server's port and use the strategy TCP",
+            );
+        }
+        Strategy::Tcp if host.is_empty() => ("127.0.0.1".to_owned(), None),
+        Strategy::Tcp => (host.clone(), None),
+        Strategy::UnixSocket => socket(host)?,
+    };
+    let mut place = vec![("PGDATABASE", database.clone())];
+    if !host.is_empty() {
+        place.push(("PGHOST", host));
+    }
+    let port = if *port == 0 { socket_port } else { Some(port.to_string()) };
+    place.extend(port.map(|port| ("PGPORT", port)));
+    if !username.is_empty() {
+        place.push(("PGUSER", username.clone()));
+    }
+    Ok(place)
+}
+
+/// A socket's directory, and the port that a socket's file names. Empty is libpq's own directory.
+fn socket(host: &str) -> Result<(String, Option<String>), &'static str> {
+    if host.is_empty() || host.starts_with('@') {
+        return Ok((host.to_owned(), None));
+    }
+    if !host.starts_with('/') {
+        return Err("its host must be the absolute path of the socket's directory");
+    }
+    match host.rsplit_once("/.s.PGSQL.") {
+        Some((dir, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok((if dir.is_empty() { "/" } else { dir }.to_owned(), Some(port.to_owned())))
+        }
+        Some(_) | None => Ok((host.to_owned(), None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(host: &str, strategy: Strategy) -> Connection {
+        Connection { host: host.into(), database: "a=b -x".into(), strategy, ..Connection::default() }
+    }
+
+    fn value(place: &[(&str, String)], name: &str) -> Option<String> {
+        place.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn every_name_reaches_libpq_as_it_is() {
+        let mut given = connection("-h evil", Strategy::Tcp);
+        given.username = "o'brien \"x\" \u{fc}".into();
+        given.port = 5433;
+        let place = place(&given).unwrap();
+        assert_eq!(value(&place, "PGHOST").unwrap(), "-h evil");
+        assert_eq!(value(&place, "PGDATABASE").unwrap(), "a=b -x");
+        assert_eq!(value(&place, "PGUSER").unwrap(), "o'brien \"x\" \u{fc}");
+        assert_eq!(value(&place, "PGPORT").unwrap(), "5433");
+    }
+
+    #[test]
+    fn a_socket_is_named_by_its_directory_or_its_file() {
+        let of = |host: &str| place(&connection(host, Strategy::UnixSocket));
+        let dir = of("/run/pg").unwrap();
+        assert_eq!((value(&dir, "PGHOST").unwrap().as_str(), value(&dir, "PGPORT")), ("/run/pg", None));
+        let file = of("/run/pg/.s.PGSQL.5434").unwrap();
+        assert_eq!(value(&file, "PGHOST").unwrap(), "/run/pg");
+        assert_eq!(value(&file, "PGPORT").unwrap(), "5434");
+        assert_eq!(value(&of("").unwrap(), "PGHOST"), None);
+        assert!(of("relative").unwrap_err().contains("absolute path"));
+    }
+
+    #[test]
+    fn a_target_without_a_database_is_refused() {
+        let mut unnamed = connection("h", Strategy::Tcp);
+        unnamed.database.clear();
+        assert!(place(&unnamed).unwrap_err().contains("set connection.database"));
+        unnamed.database = "a\0b".into();
+        assert!(place(&unnamed).unwrap_err().contains("zero byte"));
+    }
+}

@@ -1,0 +1,166 @@
+//! What holds for every engine. Each engine's file says how its server is started, filled, asked and restored, and
+//! which tool dumps it.
+
+use crate::common;
+use crate::run::{CANCEL_LIMIT, Site, Watch, failed, megabytes, timed};
+use backupy_agent::model::{RunOutcome, Strategy, TargetSpec};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A database's name, a user and a password that every shell, every option parser and every connection string takes
+/// for something else.
+pub const NAME: &str = "-d o'b \"q\" a=b \u{fc}\u{4e16}%";
+pub const USER: &str = "-u o'b \"q\" a=b \u{fc}";
+pub const PASSWORD: &str = "-p 'w\" #;\\n=x\\ %25@/:\u{fc}$(id)`id` ";
+
+/// Nothing takes longer to be refused.
+const REFUSED_LIMIT: Duration = Duration::from_secs(20);
+
+/// A server of the engine with one database [`NAME`], which [`USER`] may read with [`PASSWORD`].
+pub trait Engine {
+    /// As `db_engine_version` begins.
+    const VERSION: &'static str;
+    /// The tool that dumps.
+    const TOOL: &'static str;
+    /// Debian's package with it.
+    const PACKAGE: &'static str;
+    /// Starts one, with the user and an empty database.
+    fn start() -> Self;
+    /// The tools that the driver may call.
+    fn tools() -> Vec<PathBuf>;
+    /// Puts about so many bytes into the database, that do not compress to nothing.
+    fn fill(&self, bytes: u64);
+    /// What must be the same after a restore.
+    fn digest(&self) -> String;
+    /// Restores a dump into this server's empty database.
+    fn restore(&self, dump: &Path);
+    /// By host and port.
+    fn target(&self) -> TargetSpec;
+    /// By the server's socket.
+    fn socket_target(&self) -> TargetSpec;
+    /// Kills the server.
+    fn kill(&self);
+}
+
+/// Dumps, restores into a second server and compares, by TCP and by the socket; no secret in any command line.
+pub fn a_backup_restores_to_the_same<E: Engine>() {
+    let source = E::start();
+    source.fill(megabytes() << 20);
+    let site = Site::new(&E::tools());
+    let watch = Watch::for_secret(PASSWORD);
+    let completed = site.success(&source.target());
+    watch.end();
+    assert!(completed.engine_version.starts_with(E::VERSION), "{}", completed.engine_version);
+    let expected = source.digest();
+    let second = E::start();
+    let empty = second.digest();
+    assert_ne!(empty, expected);
+    second.restore(&site.opened());
+    assert_eq!(second.digest(), expected);
+    drop(second);
+
+    let target = source.socket_target();
+    assert_eq!(target.connection.strategy, Strategy::UnixSocket);
+    site.success(&target);
+    let third = E::start();
+    third.restore(&site.opened());
+    assert_eq!(third.digest(), expected);
+}
+
+/// An empty database is a database.
+pub fn an_empty_database_restores_to_an_empty_one<E: Engine>() {
+    let source = E::start();
+    let site = Site::new(&E::tools());
+    site.success(&source.target());
+    let second = E::start();
+    second.restore(&site.opened());
+    assert_eq!(second.digest(), source.digest());
+}
+
+/// What cannot be dumped is refused soon and in words: password, server, tool, reference.
+pub fn what_cannot_be_dumped_is_refused_in_words<E: Engine>(wrong_password: &str) {
+    let server = E::start();
+    let site = Site::new(&E::tools());
+    let refused = |site: &Site, target: &TargetSpec, words: &str| {
+        let (error, took) = timed(|| site.failure(target));
+        assert!(error.contains(words), "{words} is not in: {error}");
+        assert!(took < REFUSED_LIMIT, "{took:?}: {error}");
+    };
+    let mut target = server.target();
+    target.connection.password_ref = "literal:the wrong one".into();
+    refused(&site, &target, wrong_password);
+    let mut target = server.target();
+    target.connection.port = common::free_port();
+    refused(&site, &target, E::TOOL);
+    let mut target = server.target();
+    target.connection.password_ref = "env:NOT_SET_ANYWHERE".into();
+    refused(&site, &target, "NOT_SET_ANYWHERE");
+    let without_tools = Site::new(&[]);
+    let error = without_tools.failure(&server.target());
+    assert!(error.contains("is not installed") && error.contains(E::PACKAGE), "{error}");
+}
+
+/// Whatever ends in the middle, the run fails or is cancelled, soon, and leaves nothing.
+pub fn whatever_ends_in_the_middle_ends_the_run<E: Engine>() {
+    let server = E::start();
+    server.fill(16 << 20);
+    let target = server.target();
+
+    let site = Site::new(&E::tools()).slow();
+    let going = site.begin(&target);
+    let tool = site.until_dumping(E::TOOL);
+    kill(Pid::from_raw(tool), Signal::SIGKILL).unwrap();
+    let error = failed(site.end(going), &target);
+    assert!(error.contains(E::TOOL) && error.contains("SIGKILL"), "{error}");
+
+    let going = site.begin(&target);
+    site.until_dumping(E::TOOL);
+    going.cancel.cancel();
+    let (outcome, took) = timed(|| site.end(going));
+    assert_eq!(outcome, RunOutcome::Cancelled);
+    assert!(took < CANCEL_LIMIT, "{took:?}");
+
+    let going = site.begin(&target);
+    going.cancel.cancel();
+    let (outcome, took) = timed(|| site.end(going));
+    assert_eq!(outcome, RunOutcome::Cancelled);
+    assert!(took < CANCEL_LIMIT, "{took:?}");
+
+    let going = site.begin(&target);
+    site.until_dumping(E::TOOL);
+    server.kill();
+    let error = failed(site.end(going), &target);
+    assert!(error.contains(E::TOOL), "{error}");
+}
+
+/// The contract as tests of one engine.
+#[macro_export]
+macro_rules! contract {
+    ($engine:ty, $wrong_password:expr) => {
+        #[test]
+        #[ignore = "needs the engines' servers: make engines"]
+        fn a_backup_restores_to_the_same() {
+            $crate::contract::a_backup_restores_to_the_same::<$engine>();
+        }
+
+        #[test]
+        #[ignore = "needs the engines' servers: make engines"]
+        fn an_empty_database_restores_to_an_empty_one() {
+            $crate::contract::an_empty_database_restores_to_an_empty_one::<$engine>();
+        }
+
+        #[test]
+        #[ignore = "needs the engines' servers: make engines"]
+        fn what_cannot_be_dumped_is_refused_in_words() {
+            $crate::contract::what_cannot_be_dumped_is_refused_in_words::<$engine>($wrong_password);
+        }
+
+        #[test]
+        #[ignore = "needs the engines' servers: make engines"]
+        fn whatever_ends_in_the_middle_ends_the_run() {
+            $crate::contract::whatever_ends_in_the_middle_ends_the_run::<$engine>();
+        }
+    };
+}

@@ -1,0 +1,215 @@
+//! PostgreSQL.
+
+use crate::contract::{Engine, NAME, PASSWORD, USER};
+use crate::run::{Site, script};
+use crate::server::{Server, as_user, fed, ok, succeeds};
+use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+crate::contract!(Postgres, "password authentication failed");
+
+pub struct Postgres(Server);
+
+/// Of the version that Debian brought.
+fn program(name: &str) -> PathBuf {
+    let mut found: Vec<_> =
+        (9..40).map(|n| PathBuf::from(format!("/usr/lib/postgresql/{n}/bin/{name}"))).collect();
+    found.retain(|path| path.is_file());
+    found.pop().unwrap_or_else(|| panic!("{name} is not installed: run `make deps`"))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+impl Postgres {
+    /// psql as the superuser, without a password by the socket.
+    fn psql(&self, database: &str) -> Command {
+        let mut command = self.0.program(program("psql"));
+        command.env("PGHOST", self.0.dir.path()).env("PGPORT", self.0.port.to_string());
+        command.env("PGUSER", "postgres").env("PGDATABASE", database);
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
+        command
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        ok(self.psql(database).arg("-c").arg(sql))
+    }
+}
+
+impl Engine for Postgres {
+    const VERSION: &'static str = "PostgreSQL ";
+    const TOOL: &'static str = "pg_dump";
+    const PACKAGE: &'static str = "postgresql-client";
+
+    fn start() -> Self {
+        let server = Server::start(
+            "postgres",
+            |dir| {
+                let mut initdb = as_user("postgres", program("initdb"));
+                initdb.arg("-D").arg(dir.join("data")).args(["-U", "postgres", "--no-sync", "-E", "UTF8"]);
+                ok(initdb.args(["--auth-local=trust", "--auth-host=scram-sha-256", "--locale=C.UTF-8"]));
+                // By the socket only the superuser comes in without a password.
+                let rules =
+                    "local all postgres trust\nlocal all all scram-sha-256\nhost all all all scram-sha-256\n";
+                std::fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
+            },
+            |dir, port| {
+                let mut command = as_user("postgres", program("postgres"));
+                command.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string(), "-F", "-k"]).arg(dir);
+                command.args(["-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB"]);
+                command
+            },
+            |dir, port| {
+                let mut psql = Command::new(program("psql"));
+                psql.args([
+                    "-h",
+                    &dir.display().to_string(),
+                    "-p",
+                    &port.to_string(),
+                    "-U",
+                    "postgres",
+                    "-c",
+                    "SELECT 1",
+                ]);
+                succeeds(&mut psql)
+            },
+        );
+        let postgres = Self(server);
+        let (name, user, password) = (quoted(NAME), quoted(USER), literal(PASSWORD));
+        postgres.sql("postgres", &format!("CREATE ROLE {user} LOGIN PASSWORD {password}"));
+        postgres.sql("postgres", "CREATE ROLE reader");
+        postgres.sql("postgres", &format!("CREATE DATABASE {name} OWNER {user}"));
+        postgres
+    }
+
+    fn tools() -> Vec<PathBuf> {
+        ["pg_dump", "psql"].map(program).to_vec()
+    }
+
+    fn fill(&self, bytes: u64) {
+        let user = quoted(USER);
+        let rows = bytes / 200;
+        self.sql(
+            NAME,
+            &format!(
+                "SET ROLE {user}; CREATE SCHEMA s; CREATE TABLE s.t(id bigserial PRIMARY KEY, k uuid, v text, b bytea);
+                 INSERT INTO s.t(k, v, b) SELECT gen_random_uuid(), repeat(md5(n::text), 3), decode(md5((n*7)::text), 'hex')
+                   FROM generate_series(1, {rows}) n;
+                 COMMENT ON TABLE s.t IS 'it''s a comment';
+                 GRANT USAGE ON SCHEMA s TO reader; GRANT SELECT ON s.t TO reader;
+                 CREATE TABLE \"-empty \u{fc}\"(a int); CREATE INDEX ON s.t(k);
+                 CREATE VIEW s.w AS SELECT count(*) FROM s.t;
+                 CREATE MATERIALIZED VIEW s.m AS SELECT max(id) FROM s.t;
+                 CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 42';
+                 SELECT lo_from_bytea(4242, decode(repeat('00ff10', 100000), 'hex'));"
+            ),
+        );
+    }
+
+    fn digest(&self) -> String {
+        let is_filled = self.sql(NAME, "SELECT to_regclass('s.t') IS NOT NULL");
+        if is_filled.trim() != "t" {
+            return self
+                .sql(NAME, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace");
+        }
+        self.sql(
+            NAME,
+            "SELECT count(*), md5(string_agg(md5(t::text), '' ORDER BY id)) FROM s.t;
+             SELECT obj_description('s.t'::regclass), relacl, relowner::regrole FROM pg_class WHERE oid = 's.t'::regclass;
+             SELECT (SELECT * FROM s.w), (SELECT * FROM s.m), s.f(), nextval('s.t_id_seq') > 1;
+             SELECT md5(lo_get(4242)); SELECT count(*) FROM \"-empty \u{fc}\";
+             SELECT string_agg(indexdef, ';' ORDER BY indexdef) FROM pg_indexes WHERE schemaname = 's'",
+        )
+    }
+
+    fn restore(&self, dump: &Path) {
+        let mut restore = self.0.program(program("pg_restore"));
+        restore
+            .env("PGHOST", self.0.dir.path())
+            .env("PGPORT", self.0.port.to_string())
+            .env("PGUSER", "postgres");
+        // pg_restore takes no database out of the environment; a connection string is the safe way to say it.
+        let name = NAME.replace('\\', "\\\\").replace('\'', "\\'");
+        restore.args(["--exit-on-error", "--dbname", &format!("dbname='{name}'")]);
+        fed(&mut restore, dump);
+    }
+
+    fn target(&self) -> TargetSpec {
+        TargetSpec {
+            id: "t1".into(),
+            engine: Some(Kind::Postgresql),
+            display_name: "main".into(),
+            connection: Connection {
+                host: "127.0.0.1".into(),
+                port: self.0.port,
+                database: NAME.into(),
+                username: USER.into(),
+                password_ref: format!("literal:{PASSWORD}").into(),
+                container_id: String::new(),
+                strategy: Strategy::Tcp,
+            },
+        }
+    }
+
+    fn socket_target(&self) -> TargetSpec {
+        let mut target = self.target();
+        target.connection.host = self.0.dir.path().display().to_string();
+        target.connection.strategy = Strategy::UnixSocket;
+        target
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_tool_that_is_older_than_the_server_is_named_with_the_package_that_has_a_newer_one() {
+    let server = Postgres::start();
+    let site = Site::new(&Postgres::tools());
+    script(&site.bin(), "pg_dump", "#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.3 (Debian 12.3-1)'\n");
+    let error = site.failure(&server.target());
+    assert!(
+        error.contains("PostgreSQL 1") && error.contains("12.3") && error.contains("postgresql-client-1"),
+        "{error}"
+    );
+
+    // A newer one beside it is taken instead.
+    let mut site = site;
+    site.options.host.tools.postgres_dirs = vec![program("pg_dump").parent().unwrap().to_owned()];
+    site.success(&server.target());
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_dump_that_is_cut_off_is_no_success_even_when_its_tool_says_so() {
+    let server = Postgres::start();
+    server.fill(2 << 20);
+    let site = Site::new(&Postgres::tools());
+    let real = program("pg_dump");
+    let text = format!(
+        "#!/bin/sh\ncase \"$1\" in --version) exec {0} --version;; esac\n{0} \"$@\" | head -c 500000\nexit 0\n",
+        real.display()
+    );
+    script(&site.bin(), "pg_dump", &text);
+    let error = site.failure(&server.target());
+    assert!(error.contains("no whole one") && error.contains("ends in the middle"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_missing_database_is_told_in_the_tools_own_words() {
+    let server = Postgres::start();
+    let site = Site::new(&Postgres::tools());
+    let mut target = server.target();
+    target.connection.database = "nothing here".into();
+    let error = site.failure(&target);
+    assert!(error.contains("database \"nothing here\" does not exist"), "{error}");
+}
