@@ -11,8 +11,9 @@
 //! | [`store`] | the state file: sealing, outbox, runs |
 //! | [`object`] | the backup object format, decryption tokens |
 //! | [`backup`] | a run: dump, compress, seal, spool, upload, verify |
-//! | [`probe`] | what the host looks like |
-//! | [`actors`] | Supervisor, Connection, Heartbeat, Queue, StateStore, Dispatcher, Runner |
+//! | [`trust`] | TLS towards servers that are not the control plane |
+//! | [`probe`] | what the host looks like, and what health checks see |
+//! | [`actors`] | Supervisor, Connection, Heartbeat, Queue, StateStore, Dispatcher, Runner, Health |
 //! | [`settings`] | file, environment and flags, one validated value |
 //! | [`telemetry`] | logs and metrics |
 //! | [`daemon`] | boot order, init system, local control socket |
@@ -32,4 +33,5 @@ pub mod probe;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
+pub mod trust;
 pub mod wire;

@@ -3,7 +3,8 @@
 
 use crate::channel::LinkDown;
 use crate::model::{
-    AgentStatus, JobId, LinkState, MessageKind, Plan, QueueStatus, RunId, RunOrder, RunStatus, StoreStatus,
+    AgentStatus, CheckId, HealthStatus, JobId, LinkState, MessageKind, Plan, QueueStatus, RunOrder,
+    RunStatus, StoreStatus,
 };
 use crate::store::{Change, OutboxPage, Recovered, StoreError};
 use crate::wire::Payload;
@@ -215,6 +216,7 @@ pub struct ServerCommand {
     pub command: Command,
 }
 
+pub use super::refusal::Refusal;
 pub use crate::channel::Command;
 
 /// The connection climbed or fell, for the Supervisor.
@@ -241,7 +243,7 @@ pub struct RoundTrip(pub Duration);
 #[rtype(result = "()")]
 pub struct Hangup;
 
-// --- Heartbeat, Runner, Dispatcher ------------------------------------------------------------
+// --- Heartbeat, Runner, Health, Dispatcher ---------------------------------------------------
 
 /// The applied configuration changed.
 #[derive(Debug, Clone, Message)]
@@ -264,25 +266,16 @@ pub struct CancelRun(pub JobId);
 #[rtype(result = "Vec<RunStatus>")]
 pub struct GetRuns;
 
-/// Why a command is refused: `Ack.reason`, for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The configuration has no such job.
-    #[error("unknown job_id \"{0}\"")]
-    UnknownJob(JobId),
-    /// No run of that job is waiting or going on.
-    #[error("no run of job \"{0}\" is waiting or going on")]
-    NothingToCancel(JobId),
-    /// The run is known under another job.
-    #[error("run \"{0}\" is known as a run of another job")]
-    RunOfAnotherJob(RunId),
-    /// It could not be made durable.
-    #[error("could not be stored: {0}")]
-    NotStored(String),
-    /// Anything else, with its reason.
-    #[error("{0}")]
-    Other(String),
-}
+/// Run this check now. Answered once its turn is next: the configuration is durable, so that a restart
+/// of the agent runs the check again. A turn that is under way serves.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct RunCheck(pub CheckId);
+
+/// How the health checks are.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "HealthStatus")]
+pub struct GetHealth;
 
 /// Version of the applied configuration, for the Supervisor's status; 0 for none.
 #[derive(Debug, Clone, Copy, Message)]
@@ -300,6 +293,8 @@ pub enum ChildName {
     Queue,
     /// Runs.
     Runner,
+    /// Health checks.
+    Health,
     /// Commands.
     Dispatcher,
     /// Signs of life.
@@ -310,8 +305,15 @@ pub enum ChildName {
 
 impl ChildName {
     /// Every child, in the order in which they start.
-    pub const ALL: [Self; 6] =
-        [Self::StateStore, Self::Queue, Self::Runner, Self::Dispatcher, Self::Heartbeat, Self::Connection];
+    pub const ALL: [Self; 7] = [
+        Self::StateStore,
+        Self::Queue,
+        Self::Runner,
+        Self::Health,
+        Self::Dispatcher,
+        Self::Heartbeat,
+        Self::Connection,
+    ];
 
     /// A word for people and labels.
     pub fn name(self) -> &'static str {
@@ -319,6 +321,7 @@ impl ChildName {
             Self::StateStore => "state_store",
             Self::Queue => "queue",
             Self::Runner => "runner",
+            Self::Health => "health",
             Self::Dispatcher => "dispatcher",
             Self::Heartbeat => "heartbeat",
             Self::Connection => "connection",

@@ -5,7 +5,7 @@ use super::{CliError, CliResult, SettingsArgs, print, print_json};
 use crate::actors::messages::ChildName;
 use crate::daemon::client::{AskError, ask};
 use crate::daemon::control::Request;
-use crate::model::{AgentStatus, ChildStatus, SysExit, unix_ms};
+use crate::model::{AgentStatus, ChildStatus, FailingCheck, HealthStatus, SysExit, unix_ms};
 use std::time::Duration;
 
 /// The agent answers within 1.5 s or says that it cannot.
@@ -56,6 +56,7 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
         queue,
         store,
         runs,
+        health,
         children,
     } = status;
     let mut table = Table::default();
@@ -105,6 +106,7 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
         );
         table.row("", format!("{} of job {}: {step}, {}", run.run_id, run.job_id, ago(run.since_ms, now_ms)));
     }
+    health_rows(&mut table, health, now_ms);
     for child in children.iter().filter(|child| is_worth_telling(child)) {
         let alive = if child.alive { "answers" } else { "does not answer" };
         table.row(
@@ -116,6 +118,22 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
         );
     }
     table
+}
+
+fn health_rows(table: &mut Table, health: &HealthStatus, now_ms: u64) {
+    let HealthStatus { checks, failing, lost, failures } = health;
+    match (*checks, *failing) {
+        (0, 0) => {}
+        (checks, 0) => table.row("health checks", format!("{checks}, all well the last time")),
+        (checks, failing) => table.row("health checks", format!("{checks}, {failing} failing")),
+    }
+    for FailingCheck { check_id, name, since_ms, error } in failures {
+        let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+        table.row("", format!("{check_id}{name}: {error}, {}", ago(*since_ms, now_ms)));
+    }
+    if *lost > 0 {
+        table.row("results lost", format!("{lost} of health checks, which could not be stored"));
+    }
 }
 
 /// A connection that ends is an error of the link, told above, and no restart to worry about.

@@ -5,7 +5,7 @@ use super::notify::Systemd;
 use super::signals::{Reload, Signals};
 use super::socket::{self, ControlSocket};
 use crate::actors::supervisor::{Children, Supervisor, SupervisorDeps};
-use crate::actors::{queue, runner, state_store, supervisor};
+use crate::actors::{health, queue, runner, state_store, supervisor};
 use crate::backup::drivers::Tools;
 use crate::channel::dial::Dialer;
 use crate::channel::tls::TlsOptions;
@@ -90,13 +90,14 @@ async fn start(
     // Before the actors: what they count before there is an exporter is lost.
     start_metrics(
         &settings.metrics,
-        &[supervisor::describe, queue::describe, runner::describe, state_store::describe],
+        &[supervisor::describe, queue::describe, runner::describe, health::describe, state_store::describe],
     );
     let each = move || Box::new(dialer.clone()) as Box<dyn Dialer>;
+    let units = || Box::new(random_unit()) as supervisor::Unit;
     let system = System::current();
     let register = register(settings.hooks.enabled);
     let supervisor = Supervisor::new(SupervisorDeps {
-        factory: Box::new(Children::new(settings, store, Box::new(each), register)),
+        factory: Box::new(Children::new(settings, store, Box::new(each), Box::new(units), register)),
         init: Box::new(systemd),
         unit: Box::new(random_unit()),
         watchdog,

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod event;
+mod health;
 mod ids;
 mod plan;
 mod run;
@@ -11,6 +12,7 @@ mod sysexit;
 
 pub use delivery::{DeliveryClass, MessageKind, Slot};
 pub use event::{EventLevel, RunEvent};
+pub use health::{CheckKind, CheckOutcome, FailingCheck, HealthCheck, HealthStatus};
 pub use ids::{CheckId, JobId, RunId, TargetId};
 pub use plan::{Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, Strategy, TargetSpec};
 pub use run::{Completed, Dek, RunOrder, RunOutcome, RunPhase, RunRecord, Step};

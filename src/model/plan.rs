@@ -1,6 +1,6 @@
 //! What the control plane wants of this agent: the domain's view of `AgentConfig`.
 
-use super::{JobId, Secret, TargetId};
+use super::{HealthCheck, JobId, Secret, TargetId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub struct Plan {
     pub targets: Vec<TargetSpec>,
     /// Backups of targets.
     pub jobs: Vec<JobSpec>,
+    /// What is looked at; each id once.
+    pub health_checks: Vec<HealthCheck>,
     /// Holds runs that nobody started by hand.
     pub maintenance: Option<MaintenanceWindow>,
     /// Runs at once, at least 1.

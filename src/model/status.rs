@@ -1,6 +1,6 @@
 //! What can be observed of a running agent: the actors answer with it, `status` prints it.
 
-use super::{JobId, RunId, Step};
+use super::{HealthStatus, JobId, RunId, Step};
 use serde::{Deserialize, Serialize};
 
 /// The ladder of a connection.
@@ -143,6 +143,9 @@ pub struct AgentStatus {
     pub store: StoreStatus,
     /// Runs that are not over.
     pub runs: Vec<RunStatus>,
+    /// Health checks.
+    #[serde(default)]
+    pub health: HealthStatus,
     /// The actors.
     pub children: Vec<ChildStatus>,
 }

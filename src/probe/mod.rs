@@ -1,3 +1,4 @@
-//! What the host looks like: numbers for the heartbeat.
+//! What the host looks like: numbers for the heartbeat, endpoints that are looked at.
 
+pub mod health;
 pub mod host;

@@ -17,6 +17,9 @@ pub const RUN_DURATION_SECONDS: &str = "backupy_agent_run_duration_seconds";
 /// How large objects were.
 pub const RUN_SIZE_BYTES: &str = "backupy_agent_run_size_bytes";
 
+/// How long looks of health checks took.
+pub const HEALTH_CHECK_DURATION_SECONDS: &str = "backupy_agent_health_check_duration_seconds";
+
 const BUILD_INFO: &str = "backupy_agent_build_info";
 const START_TIME: &str = "process_start_time_seconds";
 
@@ -27,6 +30,9 @@ const UPKEEP: Duration = Duration::from_secs(3600);
 /// From a second to half a day.
 const DURATION_BUCKETS: [f64; 11] =
     [1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0];
+
+/// From a quick answer on loopback to the longest timeouts.
+const CHECK_BUCKETS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// From 1 MiB to 1 TiB.
 const SIZE_BUCKETS: [f64; 11] = [
@@ -72,6 +78,7 @@ fn try_start(listen: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
         .upkeep_timeout(UPKEEP)
         .set_buckets_for_metric(Matcher::Full(RUN_DURATION_SECONDS.to_owned()), &DURATION_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(RUN_SIZE_BYTES.to_owned()), &SIZE_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(HEALTH_CHECK_DURATION_SECONDS.to_owned()), &CHECK_BUCKETS)?
         .build()?;
     set_global_recorder(recorder)?;
     tokio::spawn(async move {

@@ -11,5 +11,7 @@ mod redact;
 mod writer;
 
 pub use self::logs::{LogControl, LogError, init_logs};
-pub use self::metrics::{RUN_DURATION_SECONDS, RUN_SIZE_BYTES, RUNS_TOTAL, start_metrics};
+pub use self::metrics::{
+    HEALTH_CHECK_DURATION_SECONDS, RUN_DURATION_SECONDS, RUN_SIZE_BYTES, RUNS_TOTAL, start_metrics,
+};
 pub use self::redact::redact;

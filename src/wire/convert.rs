@@ -1,17 +1,18 @@
 //! The wire's messages as the domain's types, and back. Nothing here fails as a whole: what the
 //! control plane got wrong in one target must not take the backups of the others away.
 
+use super::convert_health::health_checks;
+use super::names::{distinct, shown};
 use super::v1::{self, JobStatus};
 use super::{Payload, v1::BackupJobSpec};
 use crate::model::{
     Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Plan, RunEvent, RunId,
     RunOrder, RunOutcome, Step, Strategy, TargetId, TargetSpec,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
-/// How much of a name that the server sent is shown in a remark: enough to recognise it.
-const SHOWN_CHARS: usize = 64;
+pub use super::convert_health::health_result;
 
 /// A configuration as the domain sees it, and what of it could not be used.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,36 +34,17 @@ pub fn plan(config: &v1::AgentConfig) -> Translated {
         .into_iter()
         .map(|spec| job(spec, &targets, &mut remarks))
         .collect();
+    let health_checks = health_checks(&config.health_checks, &mut remarks);
     let max_parallel_jobs = config.advanced.as_ref().map_or(0, |advanced| advanced.max_parallel_jobs);
     let plan = Plan {
         version: config.version,
         targets,
         jobs,
+        health_checks,
         maintenance: config.maintenance.as_ref().and_then(|window| maintenance(window, &mut remarks)),
         max_parallel_jobs: usize::try_from(max_parallel_jobs).unwrap_or(usize::MAX).max(1),
     };
     Translated { plan, remarks }
-}
-
-/// Entries with a name of their own: the first of each name counts.
-fn distinct<'a, T>(
-    what: &str,
-    entries: &'a [T],
-    id: impl Fn(&'a T) -> &'a String,
-    remarks: &mut Vec<String>,
-) -> Vec<&'a T> {
-    let mut seen = HashSet::new();
-    let mut kept = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        if id(entry).is_empty() {
-            remarks.push(format!("{what} number {} has no id and was left out", index + 1));
-        } else if !seen.insert(id(entry)) {
-            remarks.push(format!("{what} \"{}\" stands there twice: the first one counts", shown(id(entry))));
-        } else {
-            kept.push(entry);
-        }
-    }
-    kept
 }
 
 /// A target; None where using it could mean backing up something else than was meant.
@@ -285,11 +267,6 @@ fn job_update(order: &RunOrder, status: JobStatus) -> v1::JobUpdate {
         status: status.into(),
         ..v1::JobUpdate::default()
     }
-}
-
-/// The beginning of a name that the server sent.
-fn shown(name: &str) -> String {
-    name.chars().take(SHOWN_CHARS).collect()
 }
 
 #[cfg(test)]

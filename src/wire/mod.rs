@@ -2,7 +2,9 @@
 
 mod class;
 pub mod convert;
+mod convert_health;
 mod envelope;
+mod names;
 
 /// The generated messages; their documentation stands in `proto/backupv1/*.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -6,7 +6,7 @@ use backupy_agent::actors::dispatcher::{Dispatcher, DispatcherDeps, DispatcherNe
 use backupy_agent::actors::life::Life;
 use backupy_agent::actors::messages::{
     CancelRun, ChildDown, ChildExit, ChildName, Command, Commit, Configured, GetConfigVersion, QueueError,
-    Recover, Refusal, ServerCommand, StartRun, Submit, Submitted,
+    Recover, Refusal, RunCheck, ServerCommand, StartRun, Submit, Submitted,
 };
 use backupy_agent::store::{Change, Recovered, StoreError};
 use backupy_agent::wire::{Payload, v1};
@@ -86,6 +86,11 @@ impl World {
             tell(format!("cancel {job}"), &log);
             Err(Refusal::NothingToCancel(job.clone()))
         });
+        let log = Arc::clone(&story);
+        let run_check = fake::quick(move |RunCheck(id): &RunCheck| {
+            tell(format!("check {id}"), &log);
+            if id.as_str() == "known" { Ok(()) } else { Err(Refusal::UnknownCheck(id.clone())) }
+        });
         let recovered = self.recovered;
         let neighbours = DispatcherNeighbours {
             recover: fake::quick(move |_: &Recover| recovered.clone()).0,
@@ -93,6 +98,7 @@ impl World {
             submit: submit.0,
             start_run: start_run.0,
             cancel_run: cancel_run.0,
+            run_check: run_check.0,
             listeners: vec![listener(&story, "listener")],
         };
         let life = Life::new(ChildName::Dispatcher, 1, supervisor);
@@ -222,7 +228,7 @@ async fn refusals_carry_a_reason_for_people() {
     bench.ask("1", run("unknown")).await;
     bench.ask("2", run("")).await;
     bench.ask("3", Command::CancelJob(v1::CancelJob { job_id: "j".into() })).await;
-    bench.ask("4", Command::RunHealthCheck(v1::RunHealthCheck::default())).await;
+    bench.ask("4", Command::RunHealthCheck(v1::RunHealthCheck { check_id: "c".into() })).await;
     bench.ask("5", Command::SelfUpdate(v1::SelfUpdate::default())).await;
     let acks: Vec<_> = bench.story().await.into_iter().filter(|line| line.starts_with("ack")).collect();
     assert_eq!(
@@ -231,10 +237,17 @@ async fn refusals_carry_a_reason_for_people() {
             "ack 1 no: unknown job_id \"j\"",
             "ack 2 no: RunBackup has no run_id",
             "ack 3 no: no run of job \"j\" is waiting or going on",
-            "ack 4 no: health checks are not supported by this version",
+            "ack 4 no: unknown check_id \"c\"",
             "ack 5 no: self-update is not supported by this version",
         ]
     );
+}
+
+#[actix::test]
+async fn a_health_check_is_acked_once_its_turn_has_come() {
+    let bench = World::default().bench();
+    bench.ask("h", Command::RunHealthCheck(v1::RunHealthCheck { check_id: "known".into() })).await;
+    assert_eq!(bench.story().await, ["check known", "ack h yes"]);
 }
 
 #[actix::test]

@@ -5,11 +5,11 @@ use actix::prelude::*;
 use backupy_agent::actors::life::Life;
 use backupy_agent::actors::messages::*;
 use backupy_agent::actors::supervisor::{
-    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HeartbeatDoor, InitSystem, LinkReports,
+    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HealthDoor, HeartbeatDoor, InitSystem, LinkReports,
     Neighbourhood, QueueDoor, RunnerDoor, StoreDoor, Supervisor, SupervisorDeps, Ties,
 };
 use backupy_agent::channel::LinkDown;
-use backupy_agent::model::{AgentStatus, LinkState, QueueStatus, StoreStatus, SysExit};
+use backupy_agent::model::{AgentStatus, HealthStatus, LinkState, QueueStatus, StoreStatus, SysExit};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -229,6 +229,12 @@ impl Factory for Household {
         let runs = fake::quick(|_: &GetRuns| Vec::new()).0;
         let door = RunnerDoor { configured: fake::silent(), start_run, cancel_run: fake::silent(), runs };
         Born { door, ties }
+    }
+
+    fn health(&mut self, birth: Birth) -> Born<HealthDoor> {
+        let (_, ties) = self.start(ChildName::Health, birth, None);
+        let status = fake::quick(|_: &GetHealth| HealthStatus { checks: 2, ..Default::default() }).0;
+        Born { door: HealthDoor { configured: fake::silent(), run_check: fake::silent(), status }, ties }
     }
 
     fn dispatcher(&mut self, birth: Birth) -> Born<DispatcherDoor> {

@@ -138,6 +138,7 @@ pub fn plan(max_parallel_jobs: usize) -> Plan {
         version: 1,
         targets: vec![target("t1"), target("t2")],
         jobs: vec![job("a", "t1"), job("b", "t1"), job("c", "t2")],
+        health_checks: Vec::new(),
         maintenance: None,
         max_parallel_jobs,
     }

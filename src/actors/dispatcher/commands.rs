@@ -2,9 +2,10 @@
 
 use super::neighbours::{ANSWER_LIMIT, ATTEMPTS, DispatcherNeighbours, Neighbours, Silent};
 use crate::actors::messages::{
-    CancelRun, Command, Commit, Configured, QueueError, Recover, Refusal, ServerCommand, StartRun, Submit,
+    CancelRun, Command, Commit, Configured, QueueError, Recover, Refusal, RunCheck, ServerCommand, StartRun,
+    Submit,
 };
-use crate::model::{JobId, Plan};
+use crate::model::{CheckId, JobId, Plan};
 use crate::store::Change;
 use crate::wire::{Payload, convert, v1};
 use actix::prelude::*;
@@ -19,6 +20,7 @@ const ACK_ATTEMPTS: u32 = 3;
 
 /// What is asked of a neighbour that is not there is refused so: the server may try again.
 const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
+const HEALTH_SILENT: &str = "the agent's health checks are restarting: send it again";
 const STORE_SILENT: &str = "the agent's state store is restarting: send it again";
 
 /// Works off commands, one at a time.
@@ -66,10 +68,7 @@ impl Worker {
             Command::Configure(config) => self.configure(config).await,
             Command::RunBackup(message) => self.run_backup(message).await,
             Command::CancelJob(message) => self.cancel_job(message).await,
-            Command::RunHealthCheck(message) => {
-                tracing::warn!(check_id = message.check_id, "health check refused: not supported");
-                Err(Refusal::Other("health checks are not supported by this version".to_owned()))
-            }
+            Command::RunHealthCheck(message) => self.run_health_check(message).await,
             Command::SelfUpdate(message) => {
                 tracing::warn!(target_version = message.target_version, "self-update refused: not supported");
                 Err(Refusal::Other("self-update is not supported by this version".to_owned()))
@@ -123,6 +122,7 @@ impl Worker {
             version = plan.version,
             targets = plan.targets.len(),
             jobs = plan.jobs.len(),
+            health_checks = plan.health_checks.len(),
             max_parallel_jobs = plan.max_parallel_jobs,
             "configuration applied"
         );
@@ -202,6 +202,19 @@ impl Worker {
         match &answer {
             Ok(()) => tracing::info!(%job_id, "run is being cancelled"),
             Err(refusal) => tracing::warn!(%job_id, %refusal, "cancel refused"),
+        }
+        answer
+    }
+
+    async fn run_health_check(&mut self, message: v1::RunHealthCheck) -> Result<(), Refusal> {
+        let check_id = CheckId::from(message.check_id);
+        let answer = match self.ask(|n| &n.run_check, RunCheck(check_id.clone())).await {
+            Ok(answer) => answer,
+            Err(Silent) => Err(Refusal::Other(HEALTH_SILENT.to_owned())),
+        };
+        match &answer {
+            Ok(()) => tracing::debug!(%check_id, "health check runs now"),
+            Err(refusal) => tracing::warn!(%check_id, %refusal, "health check refused"),
         }
         answer
     }

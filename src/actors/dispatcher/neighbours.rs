@@ -1,6 +1,6 @@
 //! Whom the Dispatcher asks, through restarts of theirs.
 
-use crate::actors::messages::{CancelRun, Commit, Configured, Recover, StartRun, Submit};
+use crate::actors::messages::{CancelRun, Commit, Configured, Recover, RunCheck, StartRun, Submit};
 use actix::prelude::*;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ pub struct DispatcherNeighbours {
     pub start_run: Recipient<StartRun>,
     /// The Runner.
     pub cancel_run: Recipient<CancelRun>,
+    /// Health.
+    pub run_check: Recipient<RunCheck>,
     /// Who must know the applied configuration.
     pub listeners: Vec<Recipient<Configured>>,
 }

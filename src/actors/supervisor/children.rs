@@ -1,11 +1,12 @@
 //! The real children: the one place that knows every actor's type.
 
 use super::factory::{
-    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HeartbeatDoor, LinkReports, Neighbourhood,
-    QueueDoor, RunnerDoor, StoreDoor, Ties,
+    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HealthDoor, HeartbeatDoor, LinkReports,
+    Neighbourhood, QueueDoor, RunnerDoor, StoreDoor, Ties,
 };
 use crate::actors::connection::{Connection, ConnectionDeps, ConnectionNeighbours, LinkListener};
 use crate::actors::dispatcher::{Dispatcher, DispatcherDeps, DispatcherNeighbours};
+use crate::actors::health::{Health, HealthDeps, HealthNeighbours, Unit};
 use crate::actors::heartbeat::{Heartbeat, HeartbeatDeps, HeartbeatNeighbours};
 use crate::actors::life::Life;
 use crate::actors::messages::ChildName;
@@ -15,11 +16,13 @@ use crate::actors::state_store::{Opener, StateStore, StateStoreDeps};
 use crate::backup;
 use crate::channel::dial::Dialer;
 use crate::model::unix_ms;
+use crate::probe::health::NetworkProber;
 use crate::probe::host::HostProbe;
 use crate::settings::Settings;
 use crate::store::{Options, Store};
 use crate::wire::v1;
 use actix::prelude::*;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Makes the real children.
@@ -29,19 +32,22 @@ pub struct Children {
     opened: Option<Store>,
     /// A dialer for each Connection.
     dialer: Box<dyn Fn() -> Box<dyn Dialer>>,
+    /// Random numbers for each Health.
+    units: Box<dyn Fn() -> Unit>,
     /// The first message of each Connection, but for the version of the configuration.
     register: v1::Register,
 }
 
 impl Children {
-    /// From the state that was opened and whatever makes dialers.
+    /// From the state that was opened and whatever makes dialers and random numbers.
     pub fn new(
         settings: Settings,
         opened: Store,
         dialer: Box<dyn Fn() -> Box<dyn Dialer>>,
+        units: Box<dyn Fn() -> Unit>,
         register: v1::Register,
     ) -> Self {
-        Self { settings, opened: Some(opened), dialer, register }
+        Self { settings, opened: Some(opened), dialer, units, register }
     }
 
     /// Opens the state: for the first life what is open already, later the file anew.
@@ -158,6 +164,32 @@ impl Factory for Children {
         Born { door, ties }
     }
 
+    fn health(&mut self, birth: Birth) -> Born<HealthDoor> {
+        let deps = HealthDeps {
+            life: life(ChildName::Health, birth),
+            prober: Rc::new(NetworkProber::new(self.settings.server.ca_file.clone())),
+            clock: Arc::new(unix_ms),
+            unit: (self.units)(),
+        };
+        let addr = Health::new(deps).start();
+        let health = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            health.do_send(HealthNeighbours { submit: doors.queue.submit.clone() });
+        };
+        let ties = Ties {
+            are_you_there: addr.clone().recipient(),
+            introduce: Box::new(introduce),
+            quit: Some(addr.clone().recipient()),
+            arbiter: None,
+        };
+        let door = HealthDoor {
+            configured: addr.clone().recipient(),
+            run_check: addr.clone().recipient(),
+            status: addr.recipient(),
+        };
+        Born { door, ties }
+    }
+
     fn dispatcher(&mut self, birth: Birth) -> Born<DispatcherDoor> {
         let addr = Dispatcher::new(DispatcherDeps { life: life(ChildName::Dispatcher, birth) }).start();
         let dispatcher = addr.clone();
@@ -167,9 +199,11 @@ impl Factory for Children {
                 commit: doors.store.commit.clone(),
                 submit: doors.queue.submit.clone(),
                 start_run: doors.runner.start_run.clone(),
+                run_check: doors.health.run_check.clone(),
                 cancel_run: doors.runner.cancel_run.clone(),
                 listeners: vec![
                     doors.runner.configured.clone(),
+                    doors.health.configured.clone(),
                     doors.heartbeat.configured.clone(),
                     doors.supervisor.clone(),
                 ],

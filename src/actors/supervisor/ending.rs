@@ -19,8 +19,9 @@ pub(super) struct LastOrders {
 impl LastOrders {
     /// Carries them out. What does not answer is left behind: the state file is safe at any moment.
     pub(super) async fn carry_out(mut self) {
-        // The Dispatcher first: no command is taken in any more.
+        // The Dispatcher first: no command is taken in any more. Health next: no new results.
         self.quit(ChildName::Dispatcher).await;
+        self.quit(ChildName::Health).await;
         if let Some(connection) = self.connection.take() {
             let hangup = timeout(limit(ChildName::Connection), connection.hangup.send(Hangup)).await;
             if hangup.is_err() {
@@ -46,7 +47,7 @@ impl LastOrders {
 /// The shares of [`SHUTDOWN_LIMIT`]: the Runner ends tools and removes spools, the StateStore writes.
 fn limit(child: ChildName) -> Duration {
     Duration::from_millis(match child {
-        ChildName::Dispatcher | ChildName::Heartbeat => 500,
+        ChildName::Dispatcher | ChildName::Health | ChildName::Heartbeat => 500,
         ChildName::Connection => 2_000,
         ChildName::Runner => 3_000,
         ChildName::Queue => 1_000,

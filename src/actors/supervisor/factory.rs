@@ -3,8 +3,8 @@
 
 use crate::actors::messages::{
     AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation, GetConfigVersion,
-    GetQueueStatus, GetRuns, GetStoreStatus, Hangup, LinkChanged, LinkLost, LinkUp, Quit, ReadOutbox,
-    Recover, RoundTrip, ServerCommand, StartRun, Submit, TakeSeq,
+    GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, LinkChanged, LinkLost, LinkUp, Quit,
+    ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit, TakeSeq,
 };
 use actix::prelude::*;
 
@@ -21,6 +21,9 @@ pub trait Factory {
 
     /// Starts a Runner.
     fn runner(&mut self, birth: Birth) -> Born<RunnerDoor>;
+
+    /// Starts a Health.
+    fn health(&mut self, birth: Birth) -> Born<HealthDoor>;
 
     /// Starts a Dispatcher.
     fn dispatcher(&mut self, birth: Birth) -> Born<DispatcherDoor>;
@@ -120,6 +123,17 @@ pub struct RunnerDoor {
     pub runs: Recipient<GetRuns>,
 }
 
+/// Health, for others.
+#[derive(Debug, Clone)]
+pub struct HealthDoor {
+    /// The applied configuration.
+    pub configured: Recipient<Configured>,
+    /// A check to run now.
+    pub run_check: Recipient<RunCheck>,
+    /// Observed.
+    pub status: Recipient<GetHealth>,
+}
+
 /// The Dispatcher, for others.
 #[derive(Debug, Clone)]
 pub struct DispatcherDoor {
@@ -156,6 +170,8 @@ pub struct Neighbourhood {
     pub queue: QueueDoor,
     /// Runs.
     pub runner: RunnerDoor,
+    /// Health checks.
+    pub health: HealthDoor,
     /// Commands.
     pub dispatcher: DispatcherDoor,
     /// Signs of life.
@@ -170,6 +186,7 @@ pub(super) struct Doors {
     pub(super) store: Option<StoreDoor>,
     pub(super) queue: Option<QueueDoor>,
     pub(super) runner: Option<RunnerDoor>,
+    pub(super) health: Option<HealthDoor>,
     pub(super) dispatcher: Option<DispatcherDoor>,
     pub(super) heartbeat: Option<HeartbeatDoor>,
     pub(super) connection: Option<ConnectionDoor>,
@@ -182,6 +199,7 @@ impl Doors {
             store: self.store.clone()?,
             queue: self.queue.clone()?,
             runner: self.runner.clone()?,
+            health: self.health.clone()?,
             dispatcher: self.dispatcher.clone()?,
             heartbeat: self.heartbeat.clone()?,
             supervisor: self.supervisor.clone()?,

@@ -42,6 +42,7 @@ impl Handler<ChildDown> for Supervisor {
                 ChildName::StateStore
                 | ChildName::Queue
                 | ChildName::Runner
+                | ChildName::Health
                 | ChildName::Dispatcher
                 | ChildName::Heartbeat,
                 _,

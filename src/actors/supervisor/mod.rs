@@ -16,8 +16,8 @@ mod watch;
 pub use children::Children;
 pub use ending::SHUTDOWN_LIMIT;
 pub use factory::{
-    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HeartbeatDoor, LinkReports, Neighbourhood,
-    QueueDoor, RunnerDoor, StoreDoor, Ties,
+    Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HealthDoor, HeartbeatDoor, LinkReports,
+    Neighbourhood, QueueDoor, RunnerDoor, StoreDoor, Ties,
 };
 pub use init::InitSystem;
 pub use link::{Unit, describe};
@@ -124,6 +124,7 @@ impl Supervisor {
             },
             ChildName::Queue => keep(self.factory.queue(birth), &mut self.doors.queue),
             ChildName::Runner => keep(self.factory.runner(birth), &mut self.doors.runner),
+            ChildName::Health => keep(self.factory.health(birth), &mut self.doors.health),
             ChildName::Dispatcher => keep(self.factory.dispatcher(birth), &mut self.doors.dispatcher),
             ChildName::Heartbeat => keep(self.factory.heartbeat(birth), &mut self.doors.heartbeat),
             ChildName::Connection => {
@@ -227,6 +228,7 @@ impl Supervisor {
             ChildName::StateStore
             | ChildName::Queue
             | ChildName::Runner
+            | ChildName::Health
             | ChildName::Dispatcher
             | ChildName::Heartbeat => self.over(child, Cause::Freeze, &reason, ctx),
         }
@@ -280,8 +282,14 @@ fn keep<D>(born: Born<D>, door: &mut Option<D>) -> Ties {
 }
 
 /// Everybody but the Connection.
-const NOT_CONNECTION: [ChildName; 5] =
-    [ChildName::StateStore, ChildName::Queue, ChildName::Runner, ChildName::Dispatcher, ChildName::Heartbeat];
+const NOT_CONNECTION: [ChildName; 6] = [
+    ChildName::StateStore,
+    ChildName::Queue,
+    ChildName::Runner,
+    ChildName::Health,
+    ChildName::Dispatcher,
+    ChildName::Heartbeat,
+];
 
 /// Whether a link must end with that child. Windows of an earlier Queue may be on the wire: a fresh
 /// one would take the pongs of their barriers for its own. Any other successor is told of the link.
@@ -290,6 +298,7 @@ fn needs_new_link(child: ChildName) -> bool {
         ChildName::Queue => true,
         ChildName::StateStore
         | ChildName::Runner
+        | ChildName::Health
         | ChildName::Dispatcher
         | ChildName::Heartbeat
         | ChildName::Connection => false,

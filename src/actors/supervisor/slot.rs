@@ -112,6 +112,7 @@ impl Slot {
             ChildName::StateStore
             | ChildName::Queue
             | ChildName::Runner
+            | ChildName::Health
             | ChildName::Dispatcher
             | ChildName::Heartbeat => self.ties.is_some() && self.answered,
         }

@@ -1,8 +1,8 @@
 //! Everything that can be observed, put together from what the children answer in time.
 
 use super::factory::Neighbourhood;
-use crate::actors::messages::{GetConfigVersion, GetQueueStatus, GetRuns, GetStoreStatus};
-use crate::model::{AgentStatus, QueueStatus, RunStatus, StoreStatus};
+use crate::actors::messages::{GetConfigVersion, GetHealth, GetQueueStatus, GetRuns, GetStoreStatus};
+use crate::model::{AgentStatus, HealthStatus, QueueStatus, RunStatus, StoreStatus};
 use actix::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ pub(super) struct LastAnswers {
     queue: QueueStatus,
     store: StoreStatus,
     runs: Vec<RunStatus>,
+    health: HealthStatus,
     config_version: u64,
 }
 
@@ -29,10 +30,11 @@ pub(super) async fn fill_in(
     last: Rc<RefCell<LastAnswers>>,
 ) -> AgentStatus {
     if let Some(doors) = doors {
-        let (queue, store, runs, version) = futures_util::future::join4(
+        let (queue, store, runs, health, version) = futures_util::future::join5(
             ask(&doors.queue.status, GetQueueStatus),
             ask(&doors.store.status, GetStoreStatus),
             ask(&doors.runner.runs, GetRuns),
+            ask(&doors.health.status, GetHealth),
             ask(&doors.dispatcher.version, GetConfigVersion),
         )
         .await;
@@ -40,12 +42,14 @@ pub(super) async fn fill_in(
         last.queue = queue.unwrap_or_else(|| last.queue.clone());
         last.store = store.unwrap_or_else(|| last.store.clone());
         last.runs = runs.unwrap_or_else(|| last.runs.clone());
+        last.health = health.unwrap_or_else(|| last.health.clone());
         last.config_version = version.unwrap_or(last.config_version);
     }
-    let LastAnswers { queue, store, runs, config_version } = last.borrow().clone();
+    let LastAnswers { queue, store, runs, health, config_version } = last.borrow().clone();
     status.queue = queue;
     status.store = store;
     status.runs = runs;
+    status.health = health;
     status.config_version = config_version;
     status
 }

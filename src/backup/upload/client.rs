@@ -1,11 +1,9 @@
 //! awc, set up for object stores.
 
 use super::{Options, UploadError};
+use crate::trust;
 use awc::Connector;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use std::path::Path;
+use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +16,12 @@ pub struct Client {
 impl Client {
     /// Loads the certificate authorities, where they are needed.
     pub fn new(secure: bool, options: &Options) -> Result<Self, UploadError> {
-        let tls = if secure { Some(Arc::new(tls(options.ca_file.as_deref())?)) } else { None };
+        let tls = if secure {
+            let config = trust::client_config(options.ca_file.as_deref());
+            Some(Arc::new(config.map_err(|cause| UploadError::Roots { cause })?))
+        } else {
+            None
+        };
         Ok(Self { tls, connect: options.timing.connect })
     }
 
@@ -37,35 +40,4 @@ impl Client {
             .no_default_headers()
             .finish()
     }
-}
-
-/// The platform's roots and the operator's own; TLS 1.2 too, since not every object store speaks 1.3.
-fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, UploadError> {
-    let failed = |cause: String| UploadError::Roots { cause };
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
-    if let Some(path) = ca_file {
-        let unreadable = |error| failed(format!("{}: {error}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-            let certificate = certificate.map_err(unreadable)?;
-            roots.add(certificate).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-        }
-    }
-    if roots.is_empty() {
-        let errors: Vec<_> = native.errors.iter().map(ToString::to_string).collect();
-        return Err(failed(format!(
-            "the platform has none ({}); install ca-certificates or set server.ca_file",
-            errors.join("; ")
-        )));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| failed(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    // HTTP/2 gains nothing for one PUT a connection.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }

@@ -1,0 +1,26 @@
+//! A command's no.
+
+use crate::model::{CheckId, JobId, RunId};
+
+/// Why a command is refused: `Ack.reason`, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The configuration has no such job.
+    #[error("unknown job_id \"{0}\"")]
+    UnknownJob(JobId),
+    /// No run of that job is waiting or going on.
+    #[error("no run of job \"{0}\" is waiting or going on")]
+    NothingToCancel(JobId),
+    /// The configuration has no such check.
+    #[error("unknown check_id \"{0}\"")]
+    UnknownCheck(CheckId),
+    /// The run is known under another job.
+    #[error("run \"{0}\" is known as a run of another job")]
+    RunOfAnotherJob(RunId),
+    /// It could not be made durable.
+    #[error("could not be stored: {0}")]
+    NotStored(String),
+    /// Anything else, with its reason.
+    #[error("{0}")]
+    Other(String),
+}

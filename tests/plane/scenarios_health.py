@@ -1,0 +1,197 @@
+"""Health checks by order of the control plane: their schedule follows the configuration, and their
+results are as durable as anything else."""
+
+import asyncio
+import contextlib
+import time
+
+from case import check, scenario
+
+HTTP, HTTPS, TCP = 0, 1, 2
+GRACE = 0.35
+
+
+class Endpoint:
+    """Something to look at. Counts who is connected at once, and answers as it is told."""
+
+    def __init__(self, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", delay=0.0, blunt=False):
+        self.answer, self.delay, self.blunt = answer, delay, blunt
+        self.times, self.requests = [], []
+        self.open = self.most = 0
+
+    async def start(self, host="127.0.0.1", context=None):
+        self.server = await asyncio.start_server(self.serve, host, 0, ssl=context)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def serve(self, reader, writer):
+        self.times.append(time.monotonic())
+        self.open += 1
+        self.most = max(self.most, self.open)
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            request = await (reader.readexactly(1) if self.blunt else reader.readuntil(b"\r\n\r\n"))
+            self.requests.append(request.decode(errors="replace"))
+            await asyncio.sleep(self.delay)
+            if self.answer is not None:
+                writer.write(self.answer)
+                await writer.drain()
+            else:
+                await reader.read()
+        self.open -= 1
+        writer.close()
+
+    def http(self, path="/"):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+def spec(name, target, kind=HTTP, interval=1, timeout=0, status=0):
+    return {"id": name, "name": f"the {name}", "type": kind, "target": target, "interval_sec": interval,
+            "timeout_sec": timeout, "expected_status": status}
+
+
+def config(version, *checks):
+    return {"version": version, "health_checks": list(checks)}
+
+
+def of(plane, name):
+    return [result for result in plane.all("HealthCheckResult") if result["check_id"] == name]
+
+
+async def results(plane, name, count=1, timeout=15):
+    until = time.monotonic() + timeout
+    while len(of(plane, name)) < count:
+        plane.check()
+        check(time.monotonic() < until, f"{len(of(plane, name))} of {count} results of {name}")
+        await asyncio.sleep(0.02)
+    return of(plane, name)
+
+
+@scenario
+async def health_checks_of_every_kind_say_what_they_saw(case):
+    well, busy, moved = Endpoint(), Endpoint(b"HTTP/1.1 503 Busy\r\n\r\n"), Endpoint(
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n")
+    mute, slow, clear = Endpoint(None), Endpoint(delay=3), Endpoint(b"HTTP/1.1 400 Bad Request\r\n\r\n", blunt=True)
+    secure = await Endpoint().start(context=case.authority.server_context())
+    for endpoint in (well, busy, moved, mute, slow, clear):
+        await endpoint.start()
+    six = await Endpoint().start("::1")
+    dead = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    dead_port = dead.sockets[0].getsockname()[1]
+    dead.close()
+    await dead.wait_closed()
+    checks = [
+        spec("well", f"http://ann:s3cr3t-word@127.0.0.1:{well.port}/live?token=s3cr3t-query"),
+        spec("well-404", well.http(), status=404), spec("busy-503", busy.http(), status=503),
+        spec("busy", busy.http()), spec("moved", moved.http()), spec("mute", mute.http(), timeout=1),
+        spec("slow", slow.http(), timeout=1), spec("tls", f"https://127.0.0.1:{secure.port}/", HTTPS),
+        spec("not-tls", f"https://127.0.0.1:{clear.port}/", HTTPS), spec("tcp", f"127.0.0.1:{well.port}", TCP),
+        spec("dead", f"127.0.0.1:{dead_port}", TCP), spec("six", f"[::1]:{six.port}", TCP),
+        spec("six-http", f"http://[::1]:{six.port}/"), spec("name", f"http://localhost:{well.port}/"),
+        spec("no-name", "http://no-such-host.invalid/"), spec("odd", "x", 9),
+    ]
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1, *checks)})
+    agent.secrets["a URL's password"], agent.secrets["a URL's query"] = "s3cr3t-word", "s3cr3t-query"
+    expected = {
+        "well": (True, 200, ""), "well-404": (False, 200, "expected status 404, got 200"),
+        "busy-503": (True, 503, ""), "busy": (False, 503, "expected a status from 200 to 299, got 503"),
+        "moved": (False, 302, "got 302 (redirects are not followed)"),
+        "mute": (False, 0, "timed out after 1 s, waiting for the answer"),
+        "slow": (False, 0, "timed out after 1 s, waiting for the answer"), "tls": (True, 200, ""),
+        "not-tls": (False, 0, "does not answer with TLS"), "tcp": (True, 0, ""),
+        "dead": (False, 0, f"connection refused by 127.0.0.1:{dead_port}"), "six": (True, 0, ""),
+        "six-http": (True, 200, ""), "name": (True, 200, ""),
+        "no-name": (False, 0, "cannot resolve no-such-host.invalid"), "odd": (False, 0, "checks of type 9"),
+    }
+    for name, (ok, status, error) in expected.items():
+        result = (await results(plane, name))[0]
+        check((result["ok"], result["status_code"]) == (ok, status), f"{name}: {result}")
+        check(error in result["error"] and bool(error) == bool(result["error"]), f"{name}: {result}")
+        check(result["latency_ms"] > 0 and abs(result["ts_ms"] - time.time() * 1000) < 30_000, f"{name}: {result}")
+    check(all(" /live?token=s3cr3t-query HTTP/1.1\r\n" in request for request in well.requests if "live" in request),
+          "the request lost its query")
+    check(any("Authorization: Basic " in request for request in well.requests), "the request lost its user")
+    check(any("User-Agent: backupy-agent/" in request for request in well.requests), "no User-Agent")
+    code, out, _ = await agent.command("status")
+    check(code == 0 and "health checks" in out and "expected status 404, got 200" in out, out)
+
+
+@scenario
+async def a_config_update_starts_changes_and_stops_health_checks(case):
+    first, second = await Endpoint().start(), await Endpoint().start()
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1)})
+    await session.send("ConfigUpdate", {"config": config(2, spec("a", first.http()), spec("b", first.http("/b")))})
+    await results(plane, "a", 2)
+    await results(plane, "b", 1)
+    ack = await session.ask("ConfigUpdate", {"config": config(3, spec("a", first.http()), spec("c", second.http()))},
+                            "change")
+    check(ack["accepted"], f"{ack}")
+    await asyncio.sleep(GRACE)
+    gone = len(of(plane, "b"))
+    await results(plane, "c", 2)
+    times = [result["ts_ms"] for result in await results(plane, "a", 6)]
+    check(len(of(plane, "b")) == gone, "a check that was taken away goes on")
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    check(all(700 < gap < 1300 for gap in gaps), f"an unchanged check lost its schedule: {gaps}")
+    await session.ask("ConfigUpdate", {"config": config(4)}, "none")
+    await asyncio.sleep(GRACE)
+    count = len(plane.all("HealthCheckResult"))
+    await asyncio.sleep(1.5)
+    check(len(plane.all("HealthCheckResult")) == count, "checks go on without a configuration")
+
+
+@scenario
+async def a_slow_health_check_skips_turns_and_holds_nobody_up(case):
+    slow, quick = await Endpoint(delay=2.5).start(), await Endpoint().start()
+    checks = config(1, spec("slow", slow.http(), timeout=5), spec("quick", quick.http()))
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": checks})
+    await results(plane, "slow", 2)
+    check(slow.most == 1, f"{slow.most} turns of one check at once")
+    check(all(result["ok"] and result["latency_ms"] >= 2400 for result in of(plane, "slow")), f"{of(plane, 'slow')}")
+    check(len(of(plane, "quick")) >= 4, f"{len(of(plane, 'quick'))} turns of the quick one")
+
+
+@scenario
+async def run_health_check_runs_it_now_and_an_unknown_one_is_refused(case):
+    endpoint = await Endpoint(delay=0.5).start()
+    plane, agent, session = await case.pair(
+        greet={"heartbeat": 1, "config": config(1, spec("rare", endpoint.http(), interval=86_400))})
+    await session.wait_for("Heartbeat", lambda beat: beat["config_version"] == 1)
+    for attempt in (1, 2):
+        ack = await session.ask("RunHealthCheck", {"check_id": "rare"}, f"run-{attempt}")
+        check(ack["accepted"], f"{ack}")
+    await results(plane, "rare")
+    await asyncio.sleep(GRACE)
+    check(len(of(plane, "rare")) == 1, "the turn that was under way did not serve")
+    check((await session.ask("RunHealthCheck", {"check_id": "rare"}, "again"))["accepted"], "refused")
+    await results(plane, "rare", 2)
+    ack = await session.ask("RunHealthCheck", {"check_id": "gone"}, "gone")
+    check(not ack["accepted"] and ack["reason"] == 'unknown check_id "gone"', f"{ack}")
+
+
+@scenario
+async def results_of_health_checks_wait_for_the_link_and_come_in_order(case):
+    endpoint = await Endpoint().start()
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1, spec("a", endpoint.http()))})
+    await results(plane, "a", 2)
+    port = plane.port
+    await plane.stop()
+    seen = len(endpoint.times)
+    # The checks go on without a link, and after a kill, from the configuration on the disk.
+    while len(endpoint.times) < seen + 3:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(GRACE)
+    await agent.kill()
+    before = len(endpoint.times)
+    await agent.start()
+    while len(endpoint.times) < before + 2:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(GRACE)
+    looks = len(endpoint.times)
+    await plane.start(case.authority.server_context(), port)
+    await plane.session(70)
+    every = await results(plane, "a", looks - 1, 30)
+    distinct = list({result.seq: result for result in every}.values())
+    check([r.seq for r in distinct] == sorted(r.seq for r in distinct), "not in the order of their seqs")
+    check([r["ts_ms"] for r in distinct] == sorted(r["ts_ms"] for r in distinct), "not in the order of their time")
+    # A look that the kill cut off has no result; every other one has.
+    check(len(distinct) >= looks - 1, f"{looks} looks, {len(distinct)} results")
