@@ -91,9 +91,9 @@ class Feeder:
         asked = [name for names in self.sent.values() for name in names]
         check(answered <= set(asked), f"answered and never asked: {sorted(answered - set(asked))[:5]}")
         for names in self.sent.values():
-            last = max((at for at, name in enumerate(names) if name in answered), default=-1)
+            last = max((at for at, name in enumerate(names) if name in answered), default=0)
             holes = [name for name in names[:last] if name not in answered]
-            check(not holes, f"taken and never answered: {holes[:5]}")
+            check(not holes, f"taken and never answered: {holes[:5]} of {names[0]} to {names[-1]}")
         return len(answered)
 
 

@@ -1,6 +1,6 @@
 """Drives the real binary through every scenario: `run.py --binary PATH [words of a scenario's name]`.
 
-LONG=1 runs those that wait for minutes as well. Ends with `N passed, N failed`.
+LONG=1 runs those that wait for minutes as well; CHAOS_SEED=n repeats the weather of seed n. Ends with `N passed, N failed`.
 """
 
 import argparse
@@ -65,7 +65,8 @@ def report(error, case):
     print(f"       {type(error).__name__}: {str(error)[:3000]}")
     if ours:
         print(f"       at {Path(ours.filename).name}:{ours.lineno}: {ours.line}")
-    for agent in case.agents:
+    for number, agent in enumerate(case.agents):
+        (case.folder / f"agent-{number}.log").write_text("\n".join(agent.lines) + "\n")
         print("       the agent's last lines:")
         for line in agent.tail(12).splitlines():
             print(f"       | {line}")
@@ -79,7 +80,8 @@ async def main():
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     # Writing to a peer that just went away is what half of these scenarios are about.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    for noisy in ("asyncio", "websockets"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     options.binary = str(Path(options.binary).resolve())
     long = os.environ.get("LONG") == "1"
     chosen = [function for function in SCENARIOS

@@ -9,7 +9,7 @@ import time
 
 from case import check, config, scenario
 from chaos import Proxy
-from codec import Envelope, delimited, varint
+from codec import Envelope
 
 MIB = 1 << 20
 # RSS that an attack may cost.
@@ -158,14 +158,6 @@ async def a_flood_of_pings_of_the_contract_is_answered_or_dropped(case):
         check(await pour(session, block, 1) == 1, "the link ended")
     session = await honest(plane, session, "5,000 Pings")
     watch.check("5,000 Pings")
-
-
-def inflating_config():
-    """4 MB on the wire, two million targets in memory."""
-    empty_target = b"\x12\x00"
-    agent_config = b"\x08\x02" + empty_target * 2_000_000
-    update = delimited(1, agent_config)
-    return varint(8) + varint(1) + delimited(51, update)
 
 
 async def hostile_first(case, handle, tls=True, connections=1):

@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep};
 pub const GENERATION: u64 = 7;
 pub const SEQ: u64 = 41;
 
+/// A fault of the socket that makes the connection panic.
+pub const PANIC: &str = "panic, on purpose";
+
 /// What the dialer does.
 pub enum Dial {
     Succeed(Link),
@@ -75,6 +78,7 @@ pub fn link(capacity: usize) -> (Link, Server) {
         async move {
             let item = coming.recv().await?;
             counter.set(counter.get() + 1);
+            assert_ne!(item, Err(FrameError::Io(PANIC.into())), "a panic in the middle of a link");
             Some((item, coming))
         }
     });

@@ -1,6 +1,6 @@
 //! dial -> register -> established -> closing, and every way to fall off.
 
-use super::bench::{Bench, Dial, GENERATION, SEQ, about, link, register_ack, window};
+use super::bench::{Bench, Dial, GENERATION, PANIC, SEQ, about, link, register_ack, window};
 use crate::fake;
 use actix::prelude::*;
 use backupy_agent::actors::connection::LinkListener;
@@ -215,6 +215,16 @@ async fn hanging_up_on_a_peer_that_does_not_answer_takes_a_second() {
 async fn a_panic_is_told_as_one() {
     let bench = Bench::new(Dial::Panic);
     assert_eq!(bench.exit().await.1, ChildExit::Panicked);
+}
+
+/// The Queue then sends again what this link did not confirm: `what_a_lost_link_did_not_confirm_goes_out_again`.
+#[actix::test]
+async fn a_panic_in_the_middle_of_a_link_is_told_to_those_who_used_it() {
+    let (bench, server) = Bench::established().await;
+    bench.link().await;
+    server.fault(FrameError::Io(PANIC.into()));
+    assert_eq!(bench.exit().await.1, ChildExit::Panicked);
+    assert_eq!(bench.losts.lock().unwrap().len(), 1, "the Queue must know that nothing more is confirmed");
 }
 
 #[actix::test]
