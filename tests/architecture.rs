@@ -23,7 +23,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("daemon", &["actors", "channel", "settings", "store", "telemetry", "wire", "backup", "probe", "model"]),
     (
         "cli",
-        &["settings", "daemon", "actors", "object", "store", "control_plane", "telemetry", "wire", "model"],
+        &[
+            "settings",
+            "daemon",
+            "actors",
+            "backup",
+            "object",
+            "store",
+            "control_plane",
+            "telemetry",
+            "wire",
+            "model",
+        ],
     ),
 ];
 

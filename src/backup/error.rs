@@ -42,6 +42,9 @@ pub enum RunError {
     /// The database could not be read.
     #[error(transparent)]
     Dump(#[from] DumpError),
+    /// Where the object should go, there is something.
+    #[error("{0} exists")]
+    Exists(String),
     /// The spool could not be written.
     #[error(transparent)]
     Spool(#[from] SpoolError),

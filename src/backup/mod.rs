@@ -17,6 +17,7 @@ mod error;
 mod events;
 pub mod hooks;
 mod job;
+mod keep;
 mod pack;
 mod pipe;
 mod progress;
@@ -125,21 +126,7 @@ async fn run(
     progress.dumping(0, 1);
     let spool = Arc::new(Spool::create(&options.spool_dir, &job.order.run_id)?);
     let stored = async {
-        let packing = Packing {
-            compression,
-            zstd_level: options.zstd_level,
-            threads: options.threads,
-            key: key.clone(),
-            room: options.room.clone(),
-        };
-        let scratch = drivers::Scratch { dir: options.spool_dir.clone(), room: options.room.clone() };
-        let source = dump::Source {
-            target: job.target.clone(),
-            host: options.host.clone(),
-            scratch,
-            rate: options.read_rate.clone(),
-        };
-        let dumped = dump::dump(source, packing, &spool, progress, cancel).await?;
+        let dumped = seal(job, options, compression, &spool, progress, cancel).await?;
         tracing::info!(
             run_id = %job.order.run_id,
             plain_bytes = dumped.plain_bytes,
@@ -165,13 +152,89 @@ async fn run(
         "backup stored"
     );
     progress.info("backup stored", figures(&dumped, start));
-    Ok(Completed {
+    Ok(completed(&dumped, compression, duration_ms))
+}
+
+/// The same dump, sealed and opened again, but to a file of this host instead of a store: no server, no hooks.
+///
+/// The file appears under its name only when it is whole; one that is there is only replaced with `replace`. Until
+/// then, and where it ends otherwise, a spool lies in `options.spool_dir`, which must be on the file's file system.
+///
+/// # Errors
+/// [`RunError`]; [`RunError::Exists`] where the name was taken meanwhile.
+pub async fn execute_to_file(
+    job: &Job,
+    options: &Options,
+    file: &std::path::Path,
+    replace: bool,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Completed, RunError> {
+    let start = Instant::now();
+    let compression = compression(&job.job)?;
+    drivers::supports(&job.target)?;
+    progress.dumping(0, 1);
+    let spool = Arc::new(Spool::create(&options.spool_dir, &job.order.run_id)?);
+    let dumped = seal(job, options, compression, &spool, progress, cancel).await?;
+    progress.verifying();
+    let expected = verify::Expected {
+        size_bytes: dumped.packed.size_bytes,
+        plain_bytes: dumped.plain_bytes,
+        compression,
+    };
+    verify::verify_spool(&spool, &job.order.dek, expected, cancel)?.await?;
+    keep::keep_as(&spool, file, replace)?;
+    Ok(completed(&dumped, compression, millis(start.elapsed())))
+}
+
+/// One run to a store that nobody ordered and nobody is told of: for `backup` on a command line.
+///
+/// # Errors
+/// [`RunError`]
+pub async fn execute_to_url(
+    job: &Job,
+    options: &Options,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Completed, RunError> {
+    let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
+    run(job, options, &mut hooks, progress, cancel, Instant::now()).await
+}
+
+/// Dumps the job's target into the spool.
+async fn seal(
+    job: &Job,
+    options: &Options,
+    compression: Compression,
+    spool: &Arc<Spool>,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Dumped, RunError> {
+    let packing = Packing {
+        compression,
+        zstd_level: options.zstd_level,
+        threads: options.threads,
+        key: job.order.dek.clone(),
+        room: options.room.clone(),
+    };
+    let scratch = drivers::Scratch { dir: options.spool_dir.clone(), room: options.room.clone() };
+    let source = dump::Source {
+        target: job.target.clone(),
+        host: options.host.clone(),
+        scratch,
+        rate: options.read_rate.clone(),
+    };
+    dump::dump(source, packing, spool, progress, cancel).await
+}
+
+fn completed(dumped: &Dumped, compression: Compression, duration_ms: u64) -> Completed {
+    Completed {
         size_bytes: dumped.packed.size_bytes,
         sha256: data_encoding::HEXLOWER.encode(&dumped.packed.sha256),
         duration_ms,
         compression,
-        engine_version: dumped.engine_version,
-    })
+        engine_version: dumped.engine_version.clone(),
+    }
 }
 
 /// Uploads the spool, and opens every frame of it again meanwhile: what cannot be opened is no backup.

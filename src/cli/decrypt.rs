@@ -68,11 +68,11 @@ pub fn run(args: Args) -> CliResult {
 /// The failure, and whether something went where it cannot be taken back from.
 fn decrypt(args: &Args) -> Result<Report, (Failure, bool)> {
     let at_once = |failure| (failure, false);
-    let token = args.opening.read_token().map_err(at_once)?;
+    let key = args.opening.read_key().map_err(at_once)?;
     let mut target = Target::create(&args.out, args.force).map_err(at_once)?;
     let was_stream = target.is_stream();
     let late = |failure| (failure, was_stream);
-    let report = args.opening.open_into(&token, &mut target).map_err(late)?;
+    let report = args.opening.open_into(&key, &mut target).map_err(late)?;
     target.commit().map_err(late)?;
     Ok(report)
 }
@@ -83,13 +83,13 @@ fn summary(args: &Args, report: &Report) -> String {
         name => format!("{name}, "),
     };
     let checked = if report.sha256_matches_token { ", SHA-256 as the token says" } else { "" };
+    let run = report.run_id.as_ref().map(|id| format!("; run {id}")).unwrap_or_default();
     format!(
-        "{}: {} out of an object of {} ({packed}{} frames{checked}; run {})",
+        "{}: {} out of an object of {} ({packed}{} frames{checked}{run})",
         args.out.display(),
         DecimalBytes(report.content_bytes),
         DecimalBytes(report.object_bytes),
         report.frames,
-        report.run_id
     )
 }
 

@@ -1,5 +1,6 @@
 //! One file a subcommand. Each has its `Args` and a `run` that ends in a [`CliResult`].
 
+mod backup;
 mod check_config;
 mod completions;
 #[cfg(feature = "control-plane")]
@@ -42,6 +43,8 @@ pub struct Cli {
 enum Command {
     /// Run the agent.
     Run(run::Args),
+    /// Back up one database to a file or a presigned URL, without any control plane.
+    Backup(backup::Args),
     /// Decrypt a backup object with a decryption token.
     Decrypt(decrypt::Args),
     /// Back up a database for real, on this machine alone, and open the backup again.
@@ -72,6 +75,7 @@ impl Command {
     fn run(self) -> CliResult {
         match self {
             Self::Run(args) => run::run(args),
+            Self::Backup(args) => backup::run(args),
             Self::Decrypt(args) => decrypt::run(args),
             #[cfg(feature = "control-plane")]
             Self::Demo(args) => demo::run(args),

@@ -10,7 +10,6 @@ const KNOWN: &str =
 /// The same where the end is not known.
 const UNKNOWN: &str = "{msg}{spinner} {decimal_bytes}  {decimal_bytes_per_sec}";
 /// Of something that is not bytes.
-#[cfg(feature = "control-plane")]
 const PARTS: &str = "{msg}[{wide_bar}] {percent} %";
 /// How often a bar moves when nothing else moves it.
 const TICK: Duration = Duration::from_millis(120);
@@ -50,7 +49,6 @@ impl Progress {
 }
 
 /// What a bar needs that is not moved by a reader.
-#[cfg(feature = "control-plane")]
 impl Progress {
     /// Of a whole that is counted in `parts`.
     pub fn parts(parts: u64) -> Self {

@@ -38,25 +38,25 @@ pub fn run(args: Args) -> CliResult {
 }
 
 fn verify(opening: &OpeningArgs) -> Result<Report, Failure> {
-    let token = opening.read_token()?;
-    opening.open_into(&token, &mut std::io::sink())
+    let key = opening.read_key()?;
+    opening.open_into(&key, &mut std::io::sink())
 }
 
 fn page(opening: &OpeningArgs, report: &Report) -> String {
     let frames =
         if report.order_checked { "all there, each in its place" } else { "their order was not checked" };
-    let sha256 = if report.sha256_matches_token { "as the token says" } else { "not held against the token" };
+    let sha256 = if report.sha256_matches_token { "as the token says" } else { "not held against a token" };
     let packed = match report.compression {
         "none" => "not packed, or left as it is".to_owned(),
         name => format!("{name} of {}", DecimalBytes(report.sealed_bytes)),
     };
     let warning =
         opening.warning(report).map(|warning| format!("  warning  {warning}\n")).unwrap_or_default();
+    let run = report.run_id.as_ref().map(|id| format!("  run      {id}\n")).unwrap_or_default();
     format!(
-        "{}: opens, to its end\n  run      {}\n  object   {} ({} bytes)\n  frames   {}, {frames}\n  \
+        "{}: opens, to its end\n{run}  object   {} ({} bytes)\n  frames   {}, {frames}\n  \
          sha256   {} ({sha256})\n  content  {} ({} bytes; {packed})\n{warning}",
         opening.input_name(),
-        report.run_id,
         DecimalBytes(report.object_bytes),
         report.object_bytes,
         report.frames,

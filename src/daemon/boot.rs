@@ -47,7 +47,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), DaemonError> {
 }
 
 /// Keys and passwords are in memory: no core file, no debugger of the same user.
-fn keep_memory_private() {
+pub fn keep_memory_private() {
     let sealed = set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0));
     if let Err(error) = sealed {
         tracing::warn!(%error, "core files could not be switched off: after a crash they may hold secrets");

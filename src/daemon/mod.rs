@@ -9,7 +9,7 @@ mod notify;
 mod signals;
 pub mod socket;
 
-pub use boot::run;
+pub use boot::{keep_memory_private, run};
 pub use dump::dump;
 pub use error::DaemonError;
 pub use signals::Reload;

@@ -16,6 +16,12 @@ impl Secret {
         &self.0
     }
 
+    /// Whether a reference to a password is the password itself (`literal:VALUE`, or no reference at all).
+    pub fn is_literal(&self) -> bool {
+        const ELSEWHERE: [&str; 3] = ["env:", "file:", "credential:"];
+        !self.is_empty() && !ELSEWHERE.iter().any(|prefix| self.0.starts_with(prefix))
+    }
+
     /// Whether there is any text.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -5,7 +5,10 @@ use super::fault::Fault;
 use super::keys::{self, KEYS};
 use super::layers::Layer;
 use super::shown::shown;
+use super::targets;
+use crate::model::TargetSpec;
 use config::{Value, ValueKind};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +27,7 @@ const NOT_PRIVATE: u32 = 0o077;
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub layer: Layer,
+    pub targets: BTreeMap<String, TargetSpec>,
     pub faults: Vec<Fault>,
     pub warnings: Vec<String>,
 }
@@ -44,10 +48,17 @@ pub(super) fn read(path: &Path) -> Result<Parsed, Vec<Fault>> {
         return Err(fault(format!("is larger than {MAX_FILE_BYTES} bytes: not a configuration")));
     }
     let mut parsed = parse(&text, &path.display().to_string())?;
-    if parsed.layer.agent_key().is_some() && mode & NOT_PRIVATE != 0 {
-        parsed
-            .warnings
-            .push(format!("{}: holds the agent key and is readable by others: chmod 600 it", path.display()));
+    let public = mode & NOT_PRIVATE != 0;
+    let mut warn_of = |what: &str| {
+        let place = path.display();
+        parsed.warnings.push(format!("{place}: holds {what} and is readable by others: chmod 600 it"));
+    };
+    if public && parsed.layer.agent_key().is_some() {
+        warn_of("the agent key");
+    }
+    let password = |target: &TargetSpec| target.connection.password_ref.is_literal();
+    if public && parsed.targets.values().any(password) {
+        warn_of("a password");
     }
     Ok(parsed)
 }
@@ -75,7 +86,12 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Parsed, Vec<Fault>> {
         let origin = at(section.span().start);
         let section = section.into_inner();
         let is_section = KEYS.iter().any(|key| key.name.split('.').next() == Some(&section));
-        if !is_section {
+        if section == targets::SECTION {
+            match value.into_inner() {
+                DeValue::Table(table) => parsed.targets = targets::parse(table, at, &mut parsed.faults),
+                _ => parsed.faults.push(Fault::new(&section, origin, "must be tables: [targets.NAME]")),
+            }
+        } else if !is_section {
             parsed.faults.push(unknown(&section, &origin));
         } else if let DeValue::Table(table) = value.into_inner() {
             for (key, value) in table {

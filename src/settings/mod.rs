@@ -23,6 +23,7 @@ mod raw;
 mod shown;
 mod size;
 mod state_dir;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -33,6 +34,7 @@ pub use keys::{KEYS, Key, Kind};
 pub use layers::{Flag, Sources};
 pub use load::{Loaded, Row, load, load_state_dir};
 pub use state_dir::prepare;
+pub use targets::load_target;
 pub use types::{Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update};
 
 /// Where the file is when no `--config` names one.

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backup_cli;
 mod bad_input;
 mod config;
 mod daemon;

@@ -10,9 +10,6 @@ const MASK: &str = "***";
 /// What is shorter than this stands in every text by chance.
 const MIN_SECRET_BYTES: usize = 4;
 
-/// References to passwords: no secrets themselves.
-const REFERENCES: [&str; 3] = ["env:", "file:", "credential:"];
-
 /// The secrets of one run. Wiped when dropped.
 pub struct Scrubber(Vec<Zeroizing<String>>);
 
@@ -23,8 +20,9 @@ impl Scrubber {
         let mut secrets = vec![BASE64.encode(key), HEXLOWER.encode(key)];
         let url = job.order.put_url.expose();
         secrets.extend(url.split_once('?').map(|(_, query)| query.to_owned()));
-        let password = job.target.connection.password_ref.expose();
-        if !REFERENCES.iter().any(|prefix| password.starts_with(prefix)) {
+        let password = &job.target.connection.password_ref;
+        if password.is_literal() {
+            let password = password.expose();
             secrets.push(password.strip_prefix("literal:").unwrap_or(password).to_owned());
         }
         secrets.retain(|secret| secret.len() >= MIN_SECRET_BYTES);

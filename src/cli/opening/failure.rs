@@ -23,6 +23,12 @@ pub enum Failure {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// The key file holds no key.
+    #[error("{name} is no key: it must hold 32 bytes, as they are, in base64 or in hex")]
+    KeyFile {
+        /// A path, or standard input.
+        name: String,
+    },
     /// The object does not open.
     #[error("{0}")]
     Object(OpenError),
@@ -89,6 +95,7 @@ impl Failure {
                 TokenError::UnsupportedVersion { .. } => "token_unsupported_version",
             },
             Self::Input { .. } => "input_unreadable",
+            Self::KeyFile { .. } => "key_malformed",
             Self::Object(error) => match error {
                 OpenError::Truncated { .. } => "truncated",
                 OpenError::Authentication { .. } => "authentication_failed",
@@ -111,7 +118,11 @@ impl Failure {
         match self {
             Self::Usage(_) => SysExit::Usage,
             Self::Object(OpenError::Read { .. }) | Self::Write(_) => SysExit::Io,
-            Self::Token(_) | Self::Object(_) | Self::Sha256 { .. } | Self::Content { .. } => SysExit::Data,
+            Self::Token(_)
+            | Self::KeyFile { .. }
+            | Self::Object(_)
+            | Self::Sha256 { .. }
+            | Self::Content { .. } => SysExit::Data,
             Self::Input { .. } => SysExit::NoInput,
             Self::Exists(_) | Self::Create { .. } => SysExit::CannotCreate,
             Self::Internal(_) => SysExit::Internal,
@@ -122,9 +133,12 @@ impl Failure {
     pub fn told(&self, subject: &str, after: &str) -> CliError {
         let subject = match self {
             // These name what they are about.
-            Self::Usage(_) | Self::Token(_) | Self::Input { .. } | Self::Exists(_) | Self::Create { .. } => {
-                ""
-            }
+            Self::Usage(_)
+            | Self::Token(_)
+            | Self::Input { .. }
+            | Self::KeyFile { .. }
+            | Self::Exists(_)
+            | Self::Create { .. } => "",
             Self::Object(_)
             | Self::Sha256 { .. }
             | Self::Content { .. }

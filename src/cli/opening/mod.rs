@@ -3,9 +3,11 @@
 mod decompress;
 mod failure;
 mod input;
+mod key;
 mod target;
 
 pub use failure::Failure;
+pub use key::{Key, read_key};
 pub use target::Target;
 
 use super::progress::Progress;
@@ -22,7 +24,7 @@ const COPY_LEN: usize = 256 * 1024;
 
 /// Which object, with which token, checked how.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("any-token").args(["token", "token_file"]).required(true).multiple(false))]
+#[command(group = ArgGroup::new("any-key").args(["token", "token_file", "key_file"]).required(true).multiple(false))]
 pub struct OpeningArgs {
     /// The decryption token. Other users of this host see it in the list of processes; --token-file hides it.
     #[arg(long, value_name = "JWT", value_parser = secret)]
@@ -30,6 +32,10 @@ pub struct OpeningArgs {
     /// Read the decryption token from a file; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Instead of a token, a file with the key itself: 32 bytes as they are, in base64 or in hex, as `backup --key-out`
+    /// writes it; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// The encrypted object; `-` is standard input.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
@@ -60,8 +66,9 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 /// What is known of an object that opened, to its end.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The run that made it, as the token says.
-    pub run_id: String,
+    /// The run that made it, as the token says; none with a key file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
     /// Of the object, framing included.
     pub object_bytes: u64,
     /// Frames that were opened.
@@ -86,11 +93,22 @@ impl OpeningArgs {
         input::name(&self.input)
     }
 
-    /// Reads the token, and holds its claims against this host's clock.
+    /// Reads the token, and holds its claims against this host's clock; or the key.
     ///
     /// # Errors
-    /// 65 for a token that does not hold, 66 for a file that cannot be read, 64 when both are to come by standard input.
-    pub fn read_token(&self) -> Result<Token, Failure> {
+    /// 65 for a token that does not hold or a file that is no key, 66 for a file that cannot be read, 64 when both are
+    /// to come by standard input.
+    pub fn read_key(&self) -> Result<Key, Failure> {
+        if let Some(file) = &self.key_file {
+            if input::is_std(file) && input::is_std(&self.input) {
+                return Err(Failure::Usage("--key-file and --in cannot both be standard input"));
+            }
+            return Ok(Key::Bare(read_key(file)?));
+        }
+        Ok(Key::Token(Box::new(self.read_token()?)))
+    }
+
+    fn read_token(&self) -> Result<Token, Failure> {
         if self.token_file.as_deref().is_some_and(input::is_std) && input::is_std(&self.input) {
             return Err(Failure::Usage("--token-file and --in cannot both be standard input"));
         }
@@ -107,12 +125,12 @@ impl OpeningArgs {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn open_into(&self, token: &Token, output: &mut dyn Write) -> Result<Report, Failure> {
+    pub fn open_into(&self, key: &Key, output: &mut dyn Write) -> Result<Report, Failure> {
         let (object, size) = input::open(&self.input)?;
         let progress = if self.quiet { Progress::hidden() } else { Progress::bytes(size) };
         let order = if self.allow_unordered { Order::AllowUnordered } else { Order::Strict };
         let reader = HashingReader::new(progress.reader(object));
-        let mut opener = Opener::new(reader, token.dek(), order).map_err(Failure::Internal)?;
+        let mut opener = Opener::new(reader, key.dek()?, order).map_err(Failure::Internal)?;
 
         let unpacked = match unpack(&mut opener, self.skip_decompress, output) {
             // Content that does not unpack may be the first sign of an object that is not what it was; then the
@@ -120,18 +138,18 @@ impl OpeningArgs {
             unpacked @ (Ok(_) | Err(Failure::Content { .. })) => unpacked,
             Err(failure) => return Err(failure),
         };
-        let digest = self.check_end(&mut opener, token)?;
+        let digest = self.check_end(&mut opener, key)?;
         let (encoding, content_bytes) = unpacked?;
         progress.finish();
         Ok(Report {
-            run_id: token.run_id.clone(),
+            run_id: key.run_id().map(str::to_owned),
             object_bytes: opener.object_bytes(),
             frames: opener.frames(),
             sealed_bytes: opener.plaintext_bytes(),
             compression: encoding.name(),
             content_bytes,
             sha256: digest.to_string(),
-            sha256_matches_token: token.sha256 == Some(digest),
+            sha256_matches_token: key.sha256() == Some(digest),
             order_checked: order == Order::Strict,
         })
     }
@@ -140,11 +158,11 @@ impl OpeningArgs {
     fn check_end<R: Read>(
         &self,
         opener: &mut Opener<HashingReader<R>>,
-        token: &Token,
+        key: &Key,
     ) -> Result<Digest, Failure> {
         while opener.next_chunk().map_err(Failure::Object)?.is_some() {}
         let found = opener.get_ref().digest();
-        match token.sha256 {
+        match key.sha256() {
             Some(expected) if self.verify_sha256 && expected != found => {
                 Err(Failure::Sha256 { expected, found })
             }
@@ -159,7 +177,7 @@ impl OpeningArgs {
         }
         match (report.order_checked, self.verify_sha256) {
             (false, true) => Some(
-                "the token carries no SHA-256 and the frames' order was not checked: a frame that was dropped, \
+                "no SHA-256 is known and the frames' order was not checked: a frame that was dropped, \
                  doubled or moved would go unnoticed",
             ),
             (false, false) => Some(

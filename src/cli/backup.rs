@@ -1,0 +1,255 @@
+//! `backup`: one database of this host to a file or a presigned URL, without any control plane.
+
+mod key;
+mod work;
+
+use super::opening::Failure;
+use super::settings_args::warn;
+use super::{CliError, CliResult, print, print_json};
+use crate::backup::RunError;
+use crate::model::{Completed, Compression, Secret, SysExit, TargetSpec};
+use crate::settings::{DEFAULT_FILE, load_target};
+use clap::{ArgGroup, ValueEnum};
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const AFTER: &str = "\
+The target is a table of the configuration file:
+
+  [targets.shop]
+  type = \"sqlite\"                  # or postgresql, mysql, mariadb, mongodb, redis
+  database = \"/srv/shop/shop.db\"
+
+with host, port, username, password_ref (env:NAME, file:/PATH, credential:NAME), strategy (tcp, unix_socket, \
+docker_exec) and container_id where the engine needs them. Objects are always encrypted; without the key nobody opens \
+them, so keep a copy of it elsewhere: backupy-agent decrypt --key-file KEY --in OBJECT --out FILE.
+
+The file appears under its name only when the whole object was written and opened again. To standard output it \
+goes after that, out of a spool in --spool-dir.
+
+Exit codes: 0 stored, 64 wrong flags, 65 the key is none, 66 no such key or URL file, 69 the database or the store \
+does not do its part, 73 the output or the key exists, 74 the disk failed or is full, 75 stopped by a signal, \
+78 the configuration is wrong.";
+
+/// Longest URL file: presigned URLs have some hundred characters.
+const MAX_URL_BYTES: u64 = 16 * 1024;
+
+/// Arguments of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+#[command(group = ArgGroup::new("destination").args(["out", "put_url_file"]).required(true).multiple(false))]
+#[command(group = ArgGroup::new("any-key").args(["key_file", "key_out"]).required(true).multiple(false))]
+pub struct Args {
+    /// The database: NAME of a table [targets.NAME].
+    #[arg(long, value_name = "NAME")]
+    target: String,
+    /// Configuration file with that table.
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// Where the encrypted object goes; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// File with a presigned URL to PUT the object to; `-` is standard input. In a file, because arguments are public
+    /// on a host.
+    #[arg(long, value_name = "FILE")]
+    put_url_file: Option<PathBuf>,
+    /// Encrypt with the key in this file: 32 bytes as they are, in base64 or in hex; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Make a new key and write it there (base64, mode 0600); a file that exists is never replaced.
+    #[arg(long, value_name = "FILE")]
+    key_out: Option<PathBuf>,
+    /// How the object is made smaller.
+    #[arg(long, value_enum, default_value_t = Packed::Zstd)]
+    compression: Packed,
+    /// 1 (fast) to 22 (small).
+    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    zstd_level: i32,
+    /// Compression threads [default: the cores of the host].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: Option<u32>,
+    /// Where the object lies until it is whole, for standard output and URLs [default: the directory for temporary
+    /// files]. On its way to --out FILE it lies beside that.
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    /// Stop, and fail, when it takes longer than so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// PEM file with roots to trust, for --put-url-file.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Take an http URL too.
+    #[arg(long)]
+    allow_insecure: bool,
+    /// Replace --out when it exists.
+    #[arg(long)]
+    force: bool,
+    /// No progress bar and no summary: only errors and warnings.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print the result, or the error, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Packed {
+    Zstd,
+    Gzip,
+    None,
+}
+
+impl From<Packed> for Compression {
+    fn from(packed: Packed) -> Self {
+        match packed {
+            Packed::Zstd => Self::Zstd,
+            Packed::Gzip => Self::Gzip,
+            Packed::None => Self::None,
+        }
+    }
+}
+
+/// `--json`
+#[derive(Serialize)]
+struct Told<'a> {
+    ok: bool,
+    target: &'a str,
+    #[serde(flatten)]
+    completed: &'a Completed,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    ok: bool,
+    message: String,
+}
+
+/// Backs the target up.
+///
+/// # Errors
+/// See the command's help.
+pub fn run(args: Args) -> CliResult {
+    crate::daemon::keep_memory_private();
+    let to_stdout = args.out.as_ref().is_some_and(|out| out.as_os_str() == "-");
+    let (quiet, json, name) = (args.quiet, args.json, args.target.clone());
+    match backup(args, to_stdout) {
+        Ok(completed) if json => {
+            let told = Told { ok: true, target: &name, completed: &completed };
+            if to_stdout {
+                say_json(&told)
+            } else {
+                print_json(&told)?
+            }
+            Ok(())
+        }
+        Ok(_) if quiet => Ok(()),
+        Ok(completed) => {
+            let line = format!(
+                "{name}: {} ({}), {} bytes in {:.1} s, SHA-256 {}\n",
+                DecimalBytes(completed.size_bytes),
+                completed.engine_version,
+                completed.size_bytes,
+                Duration::from_millis(completed.duration_ms).as_secs_f32(),
+                completed.sha256
+            );
+            if to_stdout {
+                eprint(line.trim_end());
+                return Ok(());
+            }
+            print(line)
+        }
+        Err(error) => {
+            if json {
+                let told = Failed { ok: false, message: error.to_string() };
+                if to_stdout { say_json(&told) } else { print_json(&told)? }
+            }
+            Err(error)
+        }
+    }
+}
+
+fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
+    if to_stdout && std::io::stdout().is_terminal() {
+        let text = "--out - writes an encrypted object, and standard output is a terminal: redirect it";
+        return Err(CliError::new(SysExit::Usage, text));
+    }
+    let stdin = [&args.key_file, &args.put_url_file];
+    if stdin.iter().all(|file| file.as_ref().is_some_and(|file| file.as_os_str() == "-")) {
+        let text = "--key-file and --put-url-file cannot both be standard input";
+        return Err(CliError::new(SysExit::Usage, text));
+    }
+    if let Some(out) = args.out.as_ref().filter(|_| !to_stdout && !args.force)
+        && std::fs::symlink_metadata(out).is_ok()
+    {
+        return Err(told(&Failure::Exists(out.display().to_string())));
+    }
+    if let Some(dir) = args.out.as_ref().filter(|_| !to_stdout).and_then(|out| out.parent())
+        && !dir.as_os_str().is_empty()
+        && !dir.is_dir()
+    {
+        let text = format!("cannot create {}: there is no such directory", dir.display());
+        return Err(CliError::new(SysExit::CannotCreate, text));
+    }
+    let target = load_target(&args.config, &args.target)?;
+    let put_url = args.put_url_file.as_deref().map(read_url).transpose()?;
+    let key =
+        key::Key::of(args.key_file.as_deref(), args.key_out.as_deref()).map_err(|error| told(&error))?;
+    let work = work::Work { args: &args, target, put_url, key: key.dek(), to_stdout };
+    let completed = work.run()?;
+    // What was sealed with it is stored: from here on it stays.
+    key.keep();
+    Ok(completed)
+}
+
+fn read_url(path: &std::path::Path) -> Result<Secret, CliError> {
+    let unreadable =
+        |cause| CliError::new(SysExit::NoInput, format_args!("cannot read {}: {cause}", path.display()));
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(MAX_URL_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_URL_BYTES).read_to_string(&mut text))
+    };
+    read.map_err(unreadable)?;
+    Ok(Secret::from(text.trim()))
+}
+
+fn told(failure: &Failure) -> CliError {
+    failure.told("", "")
+}
+
+/// A run's failure with its exit code.
+fn failed(target: &TargetSpec, error: &RunError) -> CliError {
+    let exit = match error {
+        RunError::Cancelled => SysExit::Temporary,
+        RunError::WrappedKey { .. } => SysExit::Data,
+        RunError::UnknownCompression { .. } | RunError::HooksDisabled | RunError::HooksRefused { .. } => {
+            SysExit::Usage
+        }
+        RunError::Hook(_) | RunError::Dump(_) | RunError::Upload(_) => SysExit::Unavailable,
+        RunError::Exists(_) => SysExit::CannotCreate,
+        RunError::Spool(_) => SysExit::Io,
+        RunError::Pack { .. } | RunError::Internal(_) => SysExit::Internal,
+    };
+    let hint = if matches!(error, RunError::Exists(_)) { "; --force replaces it" } else { "" };
+    CliError::new(exit, format_args!("target \"{}\": {error}{hint}", target.id))
+}
+
+/// JSON goes where the object does not.
+fn say_json(value: &impl Serialize) {
+    eprint(&serde_json::to_string(value).unwrap_or_default());
+}
+
+/// On standard error; a closed one is no error of its own.
+fn eprint(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// What happened on the way.
+fn warn_of(message: &str) {
+    warn(&[message.to_owned()]);
+}

@@ -1,0 +1,215 @@
+//! The run itself: the daemon's own pipeline, a bar instead of a control plane.
+
+use super::super::opening::Target;
+use super::super::progress::Progress as Bar;
+use super::{Args, CliError, failed, warn_of};
+use crate::backup::{
+    self, Cancel, CancelOnDrop, Job, Options, Progress, Room, RunError, execute_to_file, execute_to_url,
+    hooks, upload,
+};
+use crate::model::{
+    Completed, Dek, EventLevel, JobId, JobSpec, RunOrder, Secret, SysExit, TargetSpec, unix_ms,
+};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often the bar moves.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The bar counts percent.
+const PARTS: u64 = 100;
+
+/// What is to be done.
+pub struct Work<'a> {
+    pub args: &'a Args,
+    pub target: TargetSpec,
+    pub put_url: Option<Secret>,
+    pub key: Dek,
+    pub to_stdout: bool,
+}
+
+impl Work<'_> {
+    /// Does it, and gives what was stored.
+    ///
+    /// # Errors
+    /// With the exit code of each.
+    pub fn run(self) -> Result<Completed, CliError> {
+        let runtime = actix_rt::Runtime::new()
+            .map_err(|error| CliError::new(SysExit::Internal, format_args!("no runtime: {error}")))?;
+        let cancel = Cancel::new();
+        let _stop = CancelOnDrop(cancel.clone());
+        let progress = Progress::new();
+        let bar = if self.args.quiet { Bar::hidden() } else { Bar::parts(PARTS) };
+        runtime.block_on(async {
+            let running = self.go(&progress, &cancel);
+            tokio::pin!(running);
+            let stopped = stop_asked(self.args.timeout);
+            tokio::pin!(stopped);
+            let mut why = None;
+            loop {
+                tokio::select! {
+                    ended = &mut running => {
+                        tell(&progress);
+                        return ended.map_err(|error| self.ended(&error, why));
+                    }
+                    asked = &mut stopped, if why.is_none() => {
+                        why = Some(asked);
+                        cancel.cancel();
+                    }
+                    () = tokio::time::sleep(LOOK) => {
+                        bar.set(progress.now().1.into());
+                        tell(&progress);
+                    }
+                }
+            }
+        })
+    }
+
+    fn ended(&self, error: &RunError, why: Option<Stop>) -> CliError {
+        match (error, why) {
+            (RunError::Cancelled, Some(Stop::Timeout(seconds))) => CliError::new(
+                SysExit::Unavailable,
+                format_args!(
+                    "target \"{}\": not done within --timeout {seconds} s, nothing was stored",
+                    self.target.id
+                ),
+            ),
+            (error, _) => failed(&self.target, error),
+        }
+    }
+
+    async fn go(&self, progress: &Progress, cancel: &Cancel) -> Result<Completed, RunError> {
+        let (job, options) = (self.job(), self.options());
+        match &self.args.out {
+            None => execute_to_url(&job, &options, progress, cancel).await,
+            Some(_) if self.to_stdout => self.to_stdout(&job, &options, progress, cancel).await,
+            Some(out) => execute_to_file(&job, &options, out, self.args.force, progress, cancel).await,
+        }
+    }
+
+    /// Into a file without a name for others, and only when that is whole, out.
+    async fn to_stdout(
+        &self,
+        job: &Job,
+        options: &Options,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Completed, RunError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |cause: io::Error| RunError::from(backup::spool::SpoolError::Io { path, cause })
+        };
+        let dir = tempfile::Builder::new().prefix("backupy-").tempdir_in(&options.spool_dir);
+        let dir = dir.map_err(failed(&options.spool_dir))?;
+        let options = Options { spool_dir: dir.path().to_owned(), ..options.clone() };
+        let whole = dir.path().join("object");
+        let completed = execute_to_file(job, &options, &whole, false, progress, cancel).await?;
+        let mut object = File::open(&whole).map_err(failed(&whole))?;
+        let copied =
+            Target::create(Path::new("-"), false).map_err(|error| io::Error::other(error.to_string()));
+        copied
+            .and_then(|mut out| io::copy(&mut object, &mut out))
+            .map_err(failed(Path::new("standard output")))?;
+        Ok(completed)
+    }
+
+    fn job(&self) -> Job {
+        let id = JobId::from(self.target.id.as_str());
+        Job {
+            order: RunOrder {
+                run_id: format!("backup-{}-{}", std::process::id(), unix_ms()).into(),
+                job_id: id.clone(),
+                manual: true,
+                put_url: self.put_url.clone().unwrap_or_default(),
+                expires_at_ms: 0,
+                s3_key: String::new(),
+                dek: self.key.clone(),
+            },
+            job: JobSpec {
+                id,
+                target_id: self.target.id.clone(),
+                compression: Some(self.args.compression.into()),
+                pre_hooks: Vec::new(),
+                post_hooks: Vec::new(),
+                timeout: None,
+            },
+            target: self.target.clone(),
+        }
+    }
+
+    fn options(&self) -> Options {
+        let args = self.args;
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Options {
+            spool_dir: self.spool_dir(),
+            zstd_level: args.zstd_level,
+            threads: args.threads.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(1)),
+            room: Room::default(),
+            host: drivers::Host::default(),
+            read_rate: Rate::default(),
+            upload: upload::Options {
+                allow_insecure: args.allow_insecure,
+                ca_file: args.ca_file.clone(),
+                timing: upload::Timing::default(),
+                rate: Rate::default(),
+            },
+            hooks: hooks::Options::default(),
+        }
+    }
+
+    /// Beside the output, so that it needs only a new name at the end.
+    fn spool_dir(&self) -> PathBuf {
+        let beside = || {
+            let out = self.args.out.as_ref().filter(|_| !self.to_stdout)?;
+            let dir = out.parent()?;
+            Some(if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() })
+        };
+        // A spool elsewhere could not be renamed to the output.
+        beside().or_else(|| self.args.spool_dir.clone()).unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+/// Why a backup is stopped.
+#[derive(Clone, Copy)]
+enum Stop {
+    Signal,
+    Timeout(u64),
+}
+
+/// SIGINT, SIGTERM or the end of its time.
+async fn stop_asked(timeout: Option<u64>) -> Stop {
+    let asked = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        // Then the signal ends this process as it always does.
+        Err(_) => std::future::pending().await,
+    };
+    let over = async {
+        match timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = asked(SignalKind::interrupt()) => Stop::Signal,
+        () = asked(SignalKind::terminate()) => Stop::Signal,
+        () = asked(SignalKind::hangup()) => Stop::Signal,
+        () = over => Stop::Timeout(timeout.unwrap_or_default()),
+    }
+}
+
+/// What went wrong on the way without ending the run.
+fn tell(progress: &Progress) {
+    for event in progress.take_events() {
+        match event.level {
+            EventLevel::Info => {}
+            EventLevel::Warn => {
+                let fields: Vec<_> =
+                    event.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                warn_of(&format!("{} ({})", event.message, fields.join(", ")));
+            }
+        }
+    }
+}
