@@ -4,8 +4,8 @@ use super::super::opening::Target;
 use super::super::progress::Progress as Bar;
 use super::{Args, CliError, failed, warn_of};
 use crate::backup::{
-    self, Cancel, CancelOnDrop, Job, Options, Progress, Room, RunError, execute_to_file, execute_to_url,
-    hooks, upload,
+    self, Cancel, CancelOnDrop, Job, Options, Progress, Rate, Room, RunError, drivers, execute_to_file,
+    execute_to_url, hooks, upload,
 };
 use crate::model::{
     Completed, Dek, EventLevel, JobId, JobSpec, RunOrder, Secret, SysExit, TargetSpec, unix_ms,
