@@ -228,6 +228,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_kernel_gives_up_on_what_a_peer_does_not_acknowledge() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let route = Route { label: String::new(), host: "127.0.0.1".into(), port, proxy: None };
+        let stream = route.connect(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        let limit_ms = nix::sys::socket::getsockopt(&stream, sockopt::TcpUserTimeout).unwrap();
+        assert_eq!(limit_ms, 45_000);
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
     async fn when_nobody_answers_each_address_is_named_with_its_reason() {
         let (hole, _inside, _listener) = black_hole().await;
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -46,7 +46,7 @@ async def storm(case, title, seconds):
     check(sum(proxy.happened.values()) >= seconds / 12, f"{proxy.happened}: no weather to speak of")
     messages, again = check_all_arrived(agent, plane)
     answered = feeder.check()
-    probed.check(plane, at_least=0)
+    probed.check(plane, at_least=seconds / 2)
     faults = ", ".join(f"{count} {fault}" for fault, count in proxy.happened.most_common())
     print(f"       {title}: {messages} durable messages ({answered} answers, {probed.count} probes), {again} came "
           f"again, over {len(plane.sessions)} connections; {faults}", flush=True)

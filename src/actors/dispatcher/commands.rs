@@ -15,6 +15,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+/// Faults of one configuration that are told one by one: a server that is confused, or hostile, must not
+/// fill the journal.
+const LOUD_REMARKS: usize = 50;
+
 /// How often an Ack is offered to a Queue whose store is restarting.
 const ACK_ATTEMPTS: u32 = 3;
 
@@ -115,8 +119,16 @@ impl Worker {
 
     async fn apply(&mut self, config: &v1::AgentConfig) {
         let convert::Translated { plan, remarks } = convert::plan(config);
-        for remark in remarks {
+        for remark in remarks.iter().take(LOUD_REMARKS) {
             tracing::warn!(version = plan.version, "configuration: {remark}");
+        }
+        if remarks.len() > LOUD_REMARKS {
+            let more = remarks.len() - LOUD_REMARKS;
+            tracing::warn!(
+                version = plan.version,
+                more,
+                "configuration: further faults of this kind are not told"
+            );
         }
         tracing::info!(
             version = plan.version,
