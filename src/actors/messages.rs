@@ -6,7 +6,7 @@ use crate::model::{
     AgentStatus, CheckId, HealthStatus, JobId, LinkState, MessageKind, Plan, QueueStatus, RunOrder,
     RunStatus, StoreStatus,
 };
-use crate::store::{Change, OutboxPage, Recovered, StoreError};
+use crate::store::{Change, Inspection, OutboxPage, Recovered, StoreError};
 use crate::wire::Payload;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -41,6 +41,11 @@ pub struct ReadOutbox {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Recovered, StoreError>")]
 pub struct Recover;
+
+/// What the state file holds, in numbers: asked by an operator.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Inspection, StoreError>")]
+pub struct InspectState;
 
 /// What the store looks like now.
 #[derive(Debug, Clone, Copy, Message)]

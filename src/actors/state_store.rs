@@ -5,9 +5,11 @@
 //! that made its changes durable, or why there was none.
 
 use super::life::Life;
-use super::messages::{AreYouThere, ChildExit, Commit, GetStoreStatus, Quit, ReadOutbox, Recover};
+use super::messages::{
+    AreYouThere, ChildExit, Commit, GetStoreStatus, InspectState, Quit, ReadOutbox, Recover,
+};
 use crate::model::StoreStatus;
-use crate::store::{Change, OutboxPage, Recovered, Store, StoreError};
+use crate::store::{Change, Inspection, OutboxPage, Recovered, Store, StoreError};
 use actix::prelude::*;
 use metrics::{Unit, describe_gauge, gauge};
 use std::time::Duration;
@@ -241,6 +243,15 @@ impl Handler<Recover> for StateStore {
         let recovered = store.recover()?;
         report(&store.status());
         Ok(recovered)
+    }
+}
+
+impl Handler<InspectState> for StateStore {
+    type Result = Result<Inspection, StoreError>;
+
+    fn handle(&mut self, _: InspectState, _: &mut Self::Context) -> Self::Result {
+        self.flush();
+        self.store()?.inspect()
     }
 }
 

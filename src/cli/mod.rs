@@ -15,8 +15,10 @@ mod man;
 mod opening;
 mod output;
 mod progress;
+mod rekey;
 mod run;
 mod settings_args;
+mod state;
 mod status;
 mod steady;
 mod table;
@@ -58,6 +60,10 @@ enum Command {
     HealthCheck(health_check::Args),
     /// Print what the agent keeps on its disk, secrets masked.
     DumpState(dump_state::Args),
+    /// Look at the state of an agent, or repair it.
+    State(state::Args),
+    /// Seal the state of a stopped agent under another agent key.
+    Rekey(rekey::Args),
     /// Check the configuration and print it, with the place that each value comes from.
     CheckConfig(check_config::Args),
     /// Run an embedded control plane for one site.
@@ -83,6 +89,8 @@ impl Command {
             Self::Status(args) => status::run(args),
             Self::HealthCheck(args) => health_check::run(args),
             Self::DumpState(args) => dump_state::run(args),
+            Self::State(args) => state::run(args),
+            Self::Rekey(args) => rekey::run(args),
             Self::CheckConfig(args) => check_config::run(args),
             #[cfg(feature = "control-plane")]
             Self::ControlPlane(args) => control_plane::run(args),

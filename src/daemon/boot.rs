@@ -110,7 +110,11 @@ async fn start(
     })
     .start();
     actix_rt::spawn(signals.obey(supervisor.clone().recipient(), reload));
-    let doors = socket::Doors { status: supervisor.clone().recipient(), recover: supervisor.recipient() };
+    let doors = socket::Doors {
+        status: supervisor.clone().recipient(),
+        recover: supervisor.clone().recipient(),
+        inspect: supervisor.recipient(),
+    };
     match socket::serve(&state_dir, doors) {
         Ok(control) => Ok(Some(control)),
         Err(error) => {

@@ -28,6 +28,8 @@ pub enum Request {
         #[serde(default)]
         allow_secrets: bool,
     },
+    /// Answered with a `StateReport`.
+    InspectState,
 }
 
 /// The answer.

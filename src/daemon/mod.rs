@@ -6,6 +6,7 @@ pub mod control;
 mod dump;
 mod error;
 mod notify;
+pub mod report;
 mod signals;
 pub mod socket;
 

@@ -3,9 +3,11 @@
 
 use super::control::{Answer, Health, MAX_REQUEST_BYTES, Request, SOCKET_FILE};
 use super::dump::dump;
-use crate::actors::messages::{GetStatus, Recover};
+use super::report::StateReport;
+use crate::actors::messages::{GetStatus, InspectState, Recover};
 use crate::model::{AgentStatus, LinkState, unix_ms};
-use actix::Recipient;
+use crate::store::StoreError;
+use actix::{MailboxError, Recipient};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::fs::Permissions;
@@ -50,6 +52,8 @@ pub struct Doors {
     pub status: Recipient<GetStatus>,
     /// What the store keeps.
     pub recover: Recipient<Recover>,
+    /// What the state file holds, in numbers.
+    pub inspect: Recipient<InspectState>,
 }
 
 /// Why there is no socket. The agent goes on without: that is a warning.
@@ -187,14 +191,26 @@ async fn answer(request: Request, doors: &Doors) -> Answer {
             Ok(status) => value(&health(&status, unix_ms())),
             Err(error) => Answer::Error(error),
         },
-        Request::DumpState { allow_secrets } => {
-            match timeout(STORE_LIMIT, doors.recover.send(Recover)).await {
-                Ok(Ok(Ok(recovered))) => Answer::Ok(dump(&recovered, allow_secrets)),
-                Ok(Ok(Err(error))) => Answer::Error(error.to_string()),
-                Ok(Err(_)) => Answer::Error("the agent is ending".to_owned()),
-                Err(_) => Answer::Error("the state store does not answer".to_owned()),
-            }
-        }
+        Request::DumpState { allow_secrets } => match asked(doors.recover.send(Recover)).await {
+            Ok(recovered) => Answer::Ok(dump(&recovered, allow_secrets)),
+            Err(error) => Answer::Error(error),
+        },
+        Request::InspectState => match asked(doors.inspect.send(InspectState)).await {
+            Ok(inspection) => value(&StateReport::of(&inspection)),
+            Err(error) => Answer::Error(error),
+        },
+    }
+}
+
+/// What the store answers, or why it does not.
+async fn asked<T>(
+    question: impl Future<Output = Result<Result<T, StoreError>, MailboxError>>,
+) -> Result<T, String> {
+    match timeout(STORE_LIMIT, question).await {
+        Ok(Ok(Ok(found))) => Ok(found),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Err(_)) => Err("the agent is ending".to_owned()),
+        Err(_) => Err("the state store does not answer".to_owned()),
     }
 }
 

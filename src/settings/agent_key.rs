@@ -1,9 +1,9 @@
 //! Where the agent key comes from: a file, the value itself, or a systemd credential. It is shown
 //! nowhere, its length at most.
 
+use super::check::{Check, FROM_FILE, absolute};
 use super::layers::CREDENTIALS_DIRECTORY;
 use super::raw::Field;
-use super::validate::{Check, absolute};
 use secrecy::{ExposeSecret, SecretString};
 use std::fs::File;
 use std::io::Read;
@@ -13,9 +13,6 @@ use zeroize::Zeroizing;
 
 /// Name of the credential in the unit file.
 const CREDENTIAL: &str = "agent-key";
-
-/// Begins the origin of a key that was read from a file.
-pub(super) const FROM_FILE: &str = "file ";
 
 /// Begins the origin of a key that the init system handed over.
 const FROM_CREDENTIAL: &str = "credential ";
@@ -92,40 +89,51 @@ fn warn_if_public(check: &mut Check<'_>, path: &Path) {
     }
 }
 
-/// The key in a file; newlines at its end do not belong to it.
+/// The key in a file.
 fn read(check: &mut Check<'_>, key: &'static str, path: &Path, from: &str) -> Option<SecretString> {
-    let mut text = Zeroizing::new(String::new());
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-    if let Err(error) = read {
-        check.fault(key, format_args!("{}: cannot be read: {error}", path.display()));
-        return None;
-    }
-    let text = text.trim_end_matches(['\r', '\n']);
-    if !matches(check, key, text) {
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err(error) => {
+            check.fault(key, format_args!("{}: cannot be read: {error}", path.display()));
+            return None;
+        }
+    };
+    if !matches(check, key, &text) {
         return None;
     }
     check.origins.insert(KEY, format!("{from}{}", path.display()));
-    Some(SecretString::from(text))
+    Some(SecretString::from(text.as_str()))
 }
 
 /// Holds the text against the contract's pattern.
 fn matches(check: &mut Check<'_>, key: &'static str, text: &str) -> bool {
     let valid = is_agent_key(text);
     if !valid {
-        check.fault(
-            key,
-            format_args!(
-                "is no agent key (it has {} characters): a key is bkpy_live_… or bkpy_test_… with 32 letters \
-                 and digits, or 64 lower-case hex digits; copy it again from the control plane",
-                text.chars().count()
-            ),
-        );
+        check.fault(key, not_a_key(text));
     }
     valid
 }
 
+/// What a key looks like, for whoever gave something else.
+pub(super) fn not_a_key(text: &str) -> String {
+    format!(
+        "is no agent key (it has {} characters): a key is bkpy_live_… or bkpy_test_… with 32 letters \
+         and digits, or 64 lower-case hex digits; copy it again from the control plane",
+        text.chars().count()
+    )
+}
+
+/// The text of a key file; newlines at its end do not belong to it.
+pub(super) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    let end = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(end);
+    Ok(text)
+}
+
 /// `bkpy_(live|test)_` and 32 of `[A-Za-z0-9]`, or 64 of `[a-f0-9]` (protocol section 1).
-fn is_agent_key(text: &str) -> bool {
+pub(super) fn is_agent_key(text: &str) -> bool {
     let random = text.strip_prefix("bkpy_live_").or_else(|| text.strip_prefix("bkpy_test_"));
     match random {
         Some(random) => random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()),

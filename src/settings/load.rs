@@ -1,5 +1,6 @@
 //! The way from the sources to the valid value.
 
+use super::check::Check;
 use super::fault::{Fault, Faults};
 use super::file;
 use super::keys::{self, KEYS};
@@ -8,7 +9,7 @@ use super::raw::{Field, Raw};
 use super::shown::mask_url;
 use super::size;
 use super::types::Settings;
-use super::validate::{self, Check};
+use super::validate;
 use config::{Config, Value, ValueKind};
 use secrecy::SecretString;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Keys that name a peer: the control plane, its certificate, a proxy, the metrics' address.
 
+use super::check::Check;
 use super::shown::{mask_url, shown};
-use super::validate::Check;
 use data_encoding::BASE64;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;

@@ -1,8 +1,7 @@
 //! Raw -> valid. Every part is looked at, whatever is wrong with the others.
 
-use super::fault::Fault;
-use super::layers::Sources;
-use super::raw::{Field, Raw, RawBackup, RawHooks, RawLog, RawServer, RawState, RawUpdate, Size, Take};
+use super::check::{Check, absolute};
+use super::raw::{Field, Raw, RawBackup, RawHooks, RawLog, RawServer, RawState, RawUpdate, Size};
 use super::shown::shown;
 use super::types::{
     Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update,
@@ -10,7 +9,6 @@ use super::types::{
 use super::{agent_key, network, size};
 use humantime_serde::re::humantime::parse_duration;
 use secrecy::SecretString;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,50 +25,6 @@ const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
 /// One hook's time: below a second nothing could start, and behaviour section 4 has the cap.
 const HOOK_TIMEOUT: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(15 * 60);
-
-/// What the validation reads and fills.
-pub(super) struct Check<'a> {
-    pub sources: &'a Sources,
-    pub origins: BTreeMap<&'static str, String>,
-    pub faults: Vec<Fault>,
-    pub warnings: Vec<String>,
-}
-
-impl Check<'_> {
-    /// Where the value of a key came from.
-    pub fn origin(&self, key: &str) -> &str {
-        self.origins.get(key).map_or("default", String::as_str)
-    }
-
-    /// Something is wrong with a key's value.
-    pub fn fault(&mut self, key: &'static str, what: impl std::fmt::Display) {
-        let origin = self.origins.get(key).cloned().unwrap_or_default();
-        self.faults.push(Fault::new(key, origin, what));
-    }
-
-    /// The value where it is there and of the right type.
-    pub fn take<T: Take>(&mut self, key: &'static str, field: Field<T>) -> Option<T> {
-        match field {
-            Field::Is(value) => Some(value),
-            Field::Absent => None,
-            Field::Wrong(found) => {
-                self.fault(key, format_args!("must be {}, and is {found}", T::EXPECTED));
-                None
-            }
-        }
-    }
-
-    /// A text that is not empty: an empty one means the same as none.
-    pub fn take_text(&mut self, key: &'static str, field: Field<String>) -> Option<String> {
-        self.take(key, field).filter(|text| !text.is_empty())
-    }
-
-    /// The file of the agent key, for `check-config`.
-    pub fn agent_key_file(&self) -> Option<String> {
-        let origin = self.origin("server.agent_key");
-        origin.strip_prefix(agent_key::FROM_FILE).map(str::to_owned)
-    }
-}
 
 /// What `nice` takes from everybody.
 const NICE: std::ops::RangeInclusive<i64> = 0..=19;
@@ -268,10 +222,4 @@ fn update(check: &mut Check<'_>, raw: RawUpdate) -> Option<Update> {
         _ => {}
     }
     Some(Update { enabled: enabled?, public_key_file: path })
-}
-
-/// Relative paths are below the working directory, which may change later.
-pub(super) fn absolute(path: String) -> Option<PathBuf> {
-    let path = PathBuf::from(path);
-    Some(std::path::absolute(&path).unwrap_or(path))
 }

@@ -3,11 +3,12 @@
 use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, begin};
-use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place};
+use super::quarantine::{Quarantined, Shelf, Why};
+use super::schema::{META, OUTBOX, RUNS, meta, outbox_place};
 use super::seal::Sealer;
 use super::{Change, Dropped, OutboxRecord, Store, StoreError};
-use crate::model::{MessageKind, RunRecord};
-use redb::{Database, ReadableTable, ReadableTableMetadata, Table};
+use crate::model::{MessageKind, RunRecord, unix_ms};
+use redb::{Database, ReadableTable, Table};
 
 impl Store {
     /// Makes these changes in one transaction: all are durable when it answers, or none is.
@@ -85,10 +86,9 @@ fn transact(
         runs: txn.open_table(RUNS)?,
         meta: txn.open_table(META)?,
         quarantine: match changes().any(|change| matches!(change, Change::SetAside(_))) {
-            true => Some(txn.open_table(QUARANTINE)?),
+            true => Some(Shelf::open(&txn, max_quarantined)?),
             false => None,
         },
-        max_quarantined,
         set_aside: 0,
         sealer,
     };
@@ -106,8 +106,7 @@ struct Tables<'t> {
     runs: Table<'t, &'static str, &'static [u8]>,
     meta: Table<'t, &'static str, &'static [u8]>,
     /// Opened only where something is set aside.
-    quarantine: Option<Table<'t, (&'static str, &'static [u8]), &'static [u8]>>,
-    max_quarantined: u64,
+    quarantine: Option<Shelf<'t>>,
     set_aside: u64,
     sealer: &'t Sealer,
 }
@@ -166,11 +165,14 @@ impl Tables<'_> {
             for kind in MessageKind::ALL {
                 let Some(sealed) = self.outbox.remove((kind as u8, *seq))? else { continue };
                 self.set_aside += 1;
-                if let Some(quarantine) = &mut self.quarantine
-                    && quarantine.len()? < self.max_quarantined
-                {
-                    let key = outbox_place(kind, *seq);
-                    quarantine.insert(("outbox", key.as_slice()), sealed.value())?;
+                if let Some(quarantine) = &mut self.quarantine {
+                    quarantine.put(&Quarantined {
+                        table: "outbox".to_owned(),
+                        key: outbox_place(kind, *seq).to_vec(),
+                        at_ms: Some(unix_ms()),
+                        why: Why::Refused,
+                        value: sealed.value().to_vec(),
+                    })?;
                 }
                 break;
             }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// The file is whole, and was sealed under another agent key.
     #[error(
-        "{}: sealed under another agent key. Start with the key it was made with, or move the file aside to start anew: its unsent results go with it",
+        "{}: sealed under another agent key. Start with the key that it was made with, or run `backupy-agent rekey` to seal it under the new one",
         path.display()
     )]
     WrongKey {
@@ -17,7 +17,7 @@ pub enum StoreError {
     },
     /// The file is damaged. It is never overwritten.
     #[error(
-        "{}: damaged: {cause}. The file was left as it is: keep it for a look at what happened, and move it aside to start anew",
+        "{}: damaged: {cause}. The file was left as it is: run `backupy-agent state repair`, which moves it aside and saves what is in it",
         path.display()
     )]
     Damaged {

@@ -1,9 +1,8 @@
 //! redb's errors and panics, told apart by what an operator can do.
 
 use super::StoreError;
-use std::any::Any;
+use super::panics::catch;
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// A [`StoreError`] before it knows its file.
@@ -27,6 +26,18 @@ impl Fault {
             Self::NoSpace(cause) => StoreError::NoSpace { path, cause },
             Self::Refused(cause) => StoreError::Refused { path, cause },
             Self::Io(cause) => StoreError::Io { path, cause },
+        }
+    }
+
+    /// What happened, without the file.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::WrongKey => "sealed under another agent key",
+            Self::Damaged(cause)
+            | Self::Unusable(cause)
+            | Self::NoSpace(cause)
+            | Self::Refused(cause)
+            | Self::Io(cause) => cause,
         }
     }
 
@@ -101,16 +112,7 @@ impl From<super::seal::NotSealed> for Fault {
 
 /// Does the work; redb panics on some damage, which is an error here like any other.
 pub(super) fn contained<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Fault::Damaged(what_it_said(&*panic))))
-}
-
-fn what_it_said(panic: &(dyn Any + Send)) -> String {
-    let said = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("an impossible state");
-    format!("redb met {said}")
+    catch(work).unwrap_or_else(|said| Err(Fault::Damaged(format!("redb met {said}"))))
 }
 
 #[cfg(test)]

@@ -15,7 +15,11 @@
 //! | `fault` | redb's errors and panics, told apart |
 //! | `live` | the open database, and how a transaction begins |
 //! | `finished` | which finished runs are kept |
-//! | `open`, `commit`, `read` | what a [`Store`] does |
+//! | `panics` | redb's panics, contained |
+//! | `open`, `commit`, `read`, `quarantine`, `inspect` | what a [`Store`] does |
+//! | `renewal` | a new file beside the old one, written whole and proved |
+//! | `sweep`, `leaf`, `scan` | what a damaged file still holds: through its tables, in its raw bytes |
+//! | `salvage`, `repair`, `rekey` | what an operator does with the state of a stopped agent |
 
 mod backend;
 mod change;
@@ -23,18 +27,33 @@ mod commit;
 mod error;
 mod fault;
 mod finished;
+mod inspect;
+mod leaf;
 mod live;
 mod lock;
 mod open;
+mod panics;
+mod quarantine;
 mod read;
+mod rekey;
+mod renewal;
+mod repair;
+mod salvage;
+mod scan;
 mod schema;
 mod seal;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use change::{Change, Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside};
 pub use error::StoreError;
+pub use inspect::{Inspection, RunCounts, Unsealed, inspect_without_key};
 pub use open::STATE_FILE;
+pub use quarantine::{Quarantined, Why};
+pub use rekey::{Rekeyed, rekey};
+pub use repair::{RepairReport, repair};
+pub use salvage::{Lost, LostMessage, Saved};
 
 use crate::model::{RunId, StoreStatus};
 use fault::{Fault, contained};

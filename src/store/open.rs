@@ -85,6 +85,9 @@ impl Store {
         read: impl FnOnce(&Live, &Sealer) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let opened = contained(|| {
+            if !self.path.metadata()?.is_file() {
+                return Err(Fault::Damaged("it is no file".into()));
+            }
             let file = OpenOptions::new().read(true).write(self.access == Access::Write).open(&self.path);
             let file = file.map_err(|error| Fault::Unusable(error.to_string()))?;
             if file.metadata()?.len() == 0 {

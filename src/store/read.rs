@@ -3,26 +3,19 @@
 use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, Live, begin};
-use super::schema::{META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place, quarantine_key};
+use super::quarantine::{Broken, Place, Why, quarantine};
+use super::schema::{MAX_SEQ, META, OUTBOX, RUNS, meta, outbox_place, unused_seq};
 use super::seal::{OVERHEAD_BYTES, Sealer};
 use super::{Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
-use crate::model::{MessageKind, RunId, RunRecord, unix_ms};
+use crate::model::{MessageKind, RunRecord, unix_ms};
 use bytes::Bytes;
-use redb::{AccessGuard, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{Key, Range, ReadableDatabase, ReadableTable};
 use std::iter::Peekable;
 
 /// What a reading of the whole file found.
 pub(super) struct Found {
-    recovered: Recovered,
-    broken: Vec<Broken>,
-}
-
-/// Where a record that cannot be used lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Broken {
-    Outbox(u8, u64),
-    Run(String),
-    Meta(&'static str),
+    pub(super) recovered: Recovered,
+    pub(super) broken: Vec<Broken>,
 }
 
 impl Store {
@@ -38,10 +31,8 @@ impl Store {
     /// Sets aside what is broken and keeps in mind what commits must know.
     pub(super) fn take_in(&mut self, found: Found) -> Recovered {
         let Found { mut recovered, broken } = found;
-        if broken.contains(&Broken::Meta(meta::SEQ)) {
-            // Nobody knows which seqs were used. No agent has sent as many messages as milliseconds
-            // have passed since 1970, so this seq is new.
-            recovered.next_seq = recovered.next_seq.max(unix_ms());
+        if broken.iter().any(|record| record.place == Place::Meta(meta::SEQ)) {
+            recovered.next_seq = unused_seq(recovered.next_seq, unix_ms());
         }
         let mut runs = FinishedRuns { kept: Default::default(), max: usize::MAX };
         for record in &recovered.runs {
@@ -66,8 +57,11 @@ impl Store {
     ) -> Result<OutboxPage, StoreError> {
         let limits = Limits { kind, after, max_count, max_bytes };
         let page = self.work(|live, sealer| read_page(live, sealer, limits))?;
-        let broken: Vec<_> =
-            page.set_aside.iter().map(|record| Broken::Outbox(record.kind as u8, record.seq)).collect();
+        let broken: Vec<_> = page
+            .set_aside
+            .iter()
+            .map(|record| does_not_open(Place::Outbox(record.kind as u8, record.seq)))
+            .collect();
         self.set_aside(&broken);
         Ok(page)
     }
@@ -105,43 +99,31 @@ impl Store {
     }
 }
 
-fn quarantine(txn: &WriteTransaction, record: &Broken, max: u64) -> Result<(), Fault> {
-    let to_bytes = |value: Option<AccessGuard<'_, &'static [u8]>>| value.map(|value| value.value().to_vec());
-    let (table, key, value) = match record {
-        Broken::Outbox(kind, seq) => {
-            let key = quarantine_key(*kind, *seq).to_vec();
-            ("outbox", key, to_bytes(txn.open_table(OUTBOX)?.remove((*kind, *seq))?))
-        }
-        Broken::Run(run_id) => {
-            let value = to_bytes(txn.open_table(RUNS)?.remove(run_id.as_str())?);
-            ("runs", run_id.clone().into_bytes(), value)
-        }
-        Broken::Meta(name) => {
-            ("meta", name.as_bytes().to_vec(), to_bytes(txn.open_table(META)?.remove(*name)?))
-        }
-    };
-    let mut kept = txn.open_table(QUARANTINE)?;
-    if let Some(value) = value
-        && kept.len()? < max
-    {
-        kept.insert((table, key.as_slice()), value.as_slice())?;
-    }
-    Ok(())
-}
-
+/// Reads everything but the messages themselves.
 pub(super) fn read_all(live: &Live, sealer: &Sealer) -> Result<Found, Fault> {
     let mut broken = Vec::new();
     let txn = live.db.begin_read()?;
     let outbox = totals(&txn.open_table(OUTBOX)?, &mut broken)?;
     let runs = runs(&txn.open_table(RUNS)?, sealer, &mut broken)?;
     let table = txn.open_table(META)?;
+    for record in checked("meta", &table)? {
+        let (name, value) = record?;
+        let name = name.value();
+        // A value whose name was altered would be missed as if it had never been there.
+        if !meta::SEALED.contains(&name)
+            && name != meta::HEAD
+            && sealer.open("meta", name.as_bytes(), value.value()).is_err()
+        {
+            return Err(Fault::Damaged("meta has a value that nobody wrote".into()));
+        }
+    }
     let mut open = |name: &'static str| -> Result<Option<Vec<u8>>, Fault> {
         let Some(sealed) = table.get(name)? else {
             return Ok(None);
         };
         let content = sealer.open("meta", name.as_bytes(), sealed.value()).ok();
         if content.is_none() {
-            broken.push(Broken::Meta(name));
+            broken.push(does_not_open(Place::Meta(name)));
         }
         Ok(content)
     };
@@ -165,16 +147,20 @@ fn dropped(content: &[u8]) -> Option<Dropped> {
 }
 
 /// The outbox in numbers, without unsealing, in constant memory.
-fn totals(
+pub(super) fn totals(
     outbox: &impl ReadableTable<(u8, u64), &'static [u8]>,
     broken: &mut Vec<Broken>,
 ) -> Result<OutboxTotals, Fault> {
     let mut totals = OutboxTotals::default();
     for kind in MessageKind::ALL {
         let (mut count, mut bytes) = (0, 0);
-        for record in outbox.range((kind as u8, 0)..=(kind as u8, u64::MAX))? {
+        let mut last = None;
+        for record in outbox.range((kind as u8, 0)..=(kind as u8, MAX_SEQ))? {
             let (key, value) = record?;
             let (_, seq) = key.value();
+            if last.replace(seq).is_some_and(|last| last >= seq) {
+                return Err(Fault::Damaged("the outbox is out of order".into()));
+            }
             count += 1;
             bytes += envelope_bytes(value.value());
             totals.first_seq = Some(totals.first_seq.map_or(seq, |first| first.min(seq)));
@@ -183,14 +169,41 @@ fn totals(
         totals.by_kind.push((kind, count, bytes));
     }
     if outbox.len()? != totals.depth() {
-        for record in outbox.iter()? {
+        let mut last = None;
+        for record in checked("outbox", outbox)? {
             let (kind, seq) = record?.0.value();
+            if last.replace((kind, seq)).is_some_and(|last| last >= (kind, seq)) {
+                return Err(Fault::Damaged("the outbox is out of order".into()));
+            }
             if MessageKind::from_u8(kind).is_none() {
-                broken.push(Broken::Outbox(kind, seq));
+                broken.push(Broken { place: Place::Outbox(kind, seq), why: Why::UnknownKind });
+            } else if seq > MAX_SEQ {
+                broken.push(does_not_open(Place::Outbox(kind, seq)));
             }
         }
     }
     Ok(totals)
+}
+
+/// The records of a table, if there are as many as it says. redb reads pages without a look at their
+/// checksums: one that has lost entries would show fewer, and what it lost would never be missed.
+fn checked<'t, K: Key + 'static>(
+    name: &str,
+    table: &'t impl ReadableTable<K, &'static [u8]>,
+) -> Result<Range<'t, K, &'static [u8]>, Fault> {
+    let (mut count, expected) = (0, table.len()?);
+    for record in table.iter()? {
+        record?;
+        count += 1;
+        // A count of entries that was altered upwards ends nowhere near.
+        if count > expected {
+            break;
+        }
+    }
+    if count != expected {
+        return Err(Fault::Damaged(format!("{name} has not the {expected} records that it should have")));
+    }
+    Ok(table.iter()?)
 }
 
 fn envelope_bytes(sealed: &[u8]) -> u64 {
@@ -203,18 +216,27 @@ fn runs(
     broken: &mut Vec<Broken>,
 ) -> Result<Vec<RunRecord>, Fault> {
     let mut runs: Vec<RunRecord> = Vec::new();
-    for record in table.iter()? {
+    for record in checked("runs", table)? {
         let (key, sealed) = record?;
         let run_id = key.value();
-        let json = sealer.open("runs", run_id.as_bytes(), sealed.value()).ok();
-        let record = json.and_then(|json| serde_json::from_slice::<RunRecord>(&json).ok());
-        match record.filter(|record| record.order.run_id == RunId::from(run_id)) {
-            Some(record) => runs.push(record),
-            None => broken.push(Broken::Run(run_id.to_owned())),
+        match open_run(sealer, run_id, sealed.value()) {
+            Ok(record) => runs.push(record),
+            Err(why) => broken.push(Broken { place: Place::Run(run_id.to_owned()), why }),
         }
     }
     runs.sort_by(|a, b| (a.accepted_at_ms, &a.order.run_id).cmp(&(b.accepted_at_ms, &b.order.run_id)));
     Ok(runs)
+}
+
+/// The record of that run in its sealed value.
+pub(super) fn open_run(sealer: &Sealer, run_id: &str, sealed: &[u8]) -> Result<RunRecord, Why> {
+    let json = sealer.open("runs", run_id.as_bytes(), sealed).map_err(|_| Why::DoesNotOpen)?;
+    let record = serde_json::from_slice::<RunRecord>(&json).map_err(|_| Why::DoesNotDecode)?;
+    if record.order.run_id.as_str() == run_id { Ok(record) } else { Err(Why::DoesNotDecode) }
+}
+
+fn does_not_open(place: Place) -> Broken {
+    Broken { place, why: Why::DoesNotOpen }
 }
 
 #[derive(Clone, Copy)]
@@ -260,12 +282,12 @@ fn read_page(live: &Live, sealer: &Sealer, limits: Limits) -> Result<OutboxPage,
     Ok(page)
 }
 
-type Range = Peekable<redb::Range<'static, (u8, u64), &'static [u8]>>;
+type Waiting = Peekable<Range<'static, (u8, u64), &'static [u8]>>;
 
 /// The index of the kind whose next record is the oldest. An error counts as the oldest: it must be
 /// met, not passed over.
-fn oldest(kinds: &mut [(MessageKind, Range)]) -> Option<usize> {
-    let next = |range: &mut Range| match range.peek()? {
+fn oldest(kinds: &mut [(MessageKind, Waiting)]) -> Option<usize> {
+    let next = |range: &mut Waiting| match range.peek()? {
         Ok((key, _)) => Some(key.value().1),
         Err(_) => Some(0),
     };

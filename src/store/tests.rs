@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 mod damage;
 mod outbox;
+mod rekey;
+mod repair;
 
 const KEY: &str = "bkpy_test_0123456789abcdefghijklmnopqrstuv";
 

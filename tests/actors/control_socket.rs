@@ -53,6 +53,7 @@ fn doors() -> Doors {
     Doors {
         status: fake::quick(|_: &GetStatus| status()).0,
         recover: fake::quick(|_: &Recover| Ok(recovered())).0,
+        inspect: fake::gone(),
     }
 }
 
@@ -170,7 +171,7 @@ async fn clients_that_say_nothing_are_few_and_do_not_stay() {
 #[actix::test]
 async fn an_agent_that_is_stuck_is_told_apart_from_one_that_is_well() {
     let dir = tempfile::tempdir().unwrap();
-    let stuck = Doors { status: fake::silent(), recover: fake::gone() };
+    let stuck = Doors { status: fake::silent(), recover: fake::gone(), inspect: fake::gone() };
     let _socket = serve(dir.path(), stuck).unwrap();
     let start = Instant::now();
     let error = asked::<Health>(dir.path(), Request::Health).await.unwrap_err();

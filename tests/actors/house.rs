@@ -192,6 +192,7 @@ impl Factory for Household {
             commit,
             read: fake::silent(),
             recover: fake::silent(),
+            inspect: fake::silent(),
             status: fake::quick(|_| StoreStatus { commits: 5, ..Default::default() }).0,
         };
         Ok(Born { door, ties: Ties { arbiter: Some(arbiter), ..ties } })

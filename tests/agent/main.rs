@@ -8,6 +8,7 @@ mod backup_cli;
 mod bad_input;
 mod config;
 mod daemon;
+mod damage;
 mod decrypt;
 mod demo;
 mod desk;

@@ -104,6 +104,7 @@ impl Factory for Children {
             commit: addr.clone().recipient(),
             read: addr.clone().recipient(),
             recover: addr.clone().recipient(),
+            inspect: addr.clone().recipient(),
             status: addr.recipient(),
         };
         Ok(Born { door, ties })

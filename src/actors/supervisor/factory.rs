@@ -3,8 +3,8 @@
 
 use crate::actors::messages::{
     AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation, GetConfigVersion,
-    GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, LinkChanged, LinkLost, LinkUp, Quit,
-    ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit, TakeSeq,
+    GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, InspectState, LinkChanged, LinkLost, LinkUp,
+    Quit, ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit, TakeSeq,
 };
 use actix::prelude::*;
 
@@ -89,6 +89,8 @@ pub struct StoreDoor {
     pub read: Recipient<ReadOutbox>,
     /// The earlier life.
     pub recover: Recipient<Recover>,
+    /// What an operator asks.
+    pub inspect: Recipient<InspectState>,
     /// Observed.
     pub status: Recipient<GetStoreStatus>,
 }

@@ -2,8 +2,8 @@
 //! knows the store's present life.
 
 use super::Supervisor;
-use crate::actors::messages::Recover;
-use crate::store::{Recovered, STATE_FILE, StoreError};
+use crate::actors::messages::{InspectState, Recover};
+use crate::store::{Inspection, Recovered, STATE_FILE, StoreError};
 use actix::prelude::*;
 
 impl Handler<Recover> for Supervisor {
@@ -11,6 +11,20 @@ impl Handler<Recover> for Supervisor {
 
     fn handle(&mut self, question: Recover, _: &mut Self::Context) -> Self::Result {
         let store = self.doors.neighbourhood().map(|doors| doors.store.recover);
+        Box::pin(async move {
+            match store {
+                Some(store) => store.send(question).await.unwrap_or_else(|_| Err(restarting())),
+                None => Err(restarting()),
+            }
+        })
+    }
+}
+
+impl Handler<InspectState> for Supervisor {
+    type Result = ResponseFuture<Result<Inspection, StoreError>>;
+
+    fn handle(&mut self, question: InspectState, _: &mut Self::Context) -> Self::Result {
+        let store = self.doors.neighbourhood().map(|doors| doors.store.inspect);
         Box::pin(async move {
             match store {
                 Some(store) => store.send(question).await.unwrap_or_else(|_| Err(restarting())),
