@@ -39,6 +39,9 @@ pub struct Agent {
     pub duplicates: u64,
     /// The newest messages of each kind.
     pub messages: BTreeMap<String, VecDeque<Message>>,
+    /// The newest results of each health check of the configuration.
+    #[serde(default)]
+    pub check_results: BTreeMap<String, VecDeque<Message>>,
     /// Order of arrival of the next message.
     pub next_message_no: u64,
 }

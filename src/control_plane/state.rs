@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 /// Newest messages kept of each kind and agent: enough to look at, bounded in memory and in the snapshot.
 pub const MESSAGES_PER_KIND: usize = 1000;
 
+/// Newest results kept of each health check: a thousand checks of an agent share no list, so that each
+/// has its last hours to show, within some 20 MB.
+const RESULTS_PER_CHECK: usize = 100;
+
 /// What is remembered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
@@ -109,6 +113,7 @@ impl State {
                 self.with_agent(&agent_id, |agent| {
                     agent.config_version = version;
                     agent.config = config;
+                    agent.forget_former_checks();
                     if file_sha256.is_some() {
                         agent.file_config_sha256 = file_sha256;
                     }
@@ -163,16 +168,42 @@ impl Agent {
         self.next_message_no += 1;
         self.seen.insert(message.seq);
         *self.received.entry(message.kind.clone()).or_default() += 1;
+        self.remember_result(&message);
         let kept = self.messages.entry(message.kind.clone()).or_default();
         kept.push_back(message);
         if kept.len() > MESSAGES_PER_KIND {
             kept.pop_front();
         }
     }
+
+    /// Keeps a health check's result beside the others of that check. One of a check that is gone is
+    /// only a message.
+    fn remember_result(&mut self, message: &Message) {
+        let Some(check) = message.body["check_id"].as_str().filter(|_| message.kind == HEALTH_RESULT) else {
+            return;
+        };
+        if !self.config.health_checks.iter().any(|known| known.id == check) {
+            return;
+        }
+        let kept = self.check_results.entry(check.to_owned()).or_default();
+        kept.push_back(message.clone());
+        if kept.len() > RESULTS_PER_CHECK {
+            kept.pop_front();
+        }
+    }
+
+    fn forget_former_checks(&mut self) {
+        let checks = &self.config.health_checks;
+        self.check_results.retain(|id, _| checks.iter().any(|check| check.id == *id));
+    }
 }
+
+/// The kind of a health check's result among the messages.
+const HEALTH_RESULT: &str = "health_result";
 
 #[cfg(test)]
 mod tests {
+    use super::super::agent_config::HealthCheck;
     use super::*;
     use serde_json::json;
 
@@ -209,6 +240,34 @@ mod tests {
         assert_eq!(agent.messages["log"].len(), MESSAGES_PER_KIND);
         assert_eq!(agent.messages["log"].back().unwrap().seq, many);
         assert!(agent.seen.contains(1));
+    }
+
+    #[test]
+    fn each_check_keeps_its_newest_results_for_as_long_as_it_is_configured() {
+        let mut state = State::default();
+        named(&mut state, "a");
+        let configured = |ids: &[&str], version| {
+            let check = |id: &&str| HealthCheck { id: (*id).into(), ..HealthCheck::default() };
+            let config =
+                AgentConfig { health_checks: ids.iter().map(check).collect(), ..AgentConfig::default() };
+            Event::ConfigChanged { agent_id: "a".into(), version, config, file_sha256: None }
+        };
+        let result = |check: &str, seq| {
+            let Event::Received { agent_id, message } = received("a", seq) else { panic!() };
+            let message = Message { kind: HEALTH_RESULT.into(), body: json!({"check_id": check}), ..message };
+            Event::Received { agent_id, message }
+        };
+        state.apply(configured(&["rare", "busy"], 1));
+        state.apply(result("rare", 1));
+        (2..=2_000).for_each(|seq| state.apply(result("busy", seq)));
+        state.apply(result("unknown", 2_001));
+        let kept = |state: &State| -> Vec<(String, usize, u64)> {
+            let results = &state.agents["a"].check_results;
+            results.iter().map(|(id, of)| (id.clone(), of.len(), of.back().unwrap().seq)).collect()
+        };
+        assert_eq!(kept(&state), [("busy".into(), RESULTS_PER_CHECK, 2_000), ("rare".into(), 1, 1)]);
+        state.apply(configured(&["rare"], 2));
+        assert_eq!(kept(&state), [("rare".into(), 1, 1)]);
     }
 
     #[test]

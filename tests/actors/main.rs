@@ -6,6 +6,7 @@ mod connection;
 mod control_socket;
 mod dispatcher;
 mod fake;
+mod health;
 mod heartbeat;
 mod house;
 mod queue;

@@ -3,9 +3,11 @@ results are as durable as anything else."""
 
 import asyncio
 import contextlib
+import ssl
 import time
 
 from case import check, scenario
+from certificates import Authority
 
 HTTP, HTTPS, TCP = 0, 1, 2
 GRACE = 0.35
@@ -113,6 +115,83 @@ async def health_checks_of_every_kind_say_what_they_saw(case):
     check(any("User-Agent: backupy-agent/" in request for request in well.requests), "no User-Agent")
     code, out, _ = await agent.command("status")
     check(code == 0 and "health checks" in out and "expected status 404, got 200" in out, out)
+
+
+def context(leaf):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf[0], leaf[1])
+    return context
+
+
+@scenario
+async def health_checks_over_tls_say_what_is_wrong_with_a_certificate(case):
+    ours, theirs = case.authority, Authority(case.folder / "theirs", "another authority")
+    expired = await Endpoint().start(context=context(ours.leaf(days=(-3, -1), label="expired")))
+    early = await Endpoint().start(context=context(ours.leaf(days=(1, 3), label="early")))
+    other = await Endpoint().start(context=context(ours.leaf(hosts=("other",), addresses=(), label="other")))
+    unknown = await Endpoint().start(context=context(theirs.leaf(label="unknown")))
+    older = context(ours.leaf(label="older"))
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    older = await Endpoint().start(context=older)
+    six = await Endpoint().start("::1", context(ours.leaf(label="six")))
+    secure = {"expired": expired, "early": early, "other": other, "unknown": unknown, "older": older}
+    checks = [spec(name, f"https://127.0.0.1:{endpoint.port}/", HTTPS) for name, endpoint in secure.items()]
+    checks += [spec("six", f"https://[::1]:{six.port}/", HTTPS), spec("clear", "http://127.0.0.1:1/", HTTPS)]
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1, *checks)})
+    expected = {
+        "expired": "the certificate has expired", "early": "the certificate is not valid yet",
+        "other": "the certificate is for another name", "unknown": "an authority that this host does not trust",
+        "clear": "an HTTPS check needs an https:// target", "older": "", "six": "",
+    }
+    for name, error in expected.items():
+        result = (await results(plane, name))[0]
+        check(error in result["error"] and bool(error) != result["ok"], f"{name}: {result}")
+
+
+@scenario
+async def broken_and_endless_answers_fail_a_health_check_and_nothing_else(case):
+    async def reset(reader, writer):
+        await reader.read(1)
+        writer.transport.abort()
+
+    async def endless(_, writer):
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                writer.write(b"X: " + b"y" * 1000 + b"\r\n")
+                await writer.drain()
+
+    async def trickle(_, writer):
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    async def banner(_, writer):
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            writer.write(b"220 mail.example.org ESMTP\r\n")
+            await asyncio.sleep(30)
+
+    # The verdict is in the head; a body without end is not read to its end.
+    async def body(_, writer):
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+
+    checks, expected = [], {
+        "reset": (reset, "connection"), "endless": (endless, "headers without end"),
+        "trickle": (trickle, "timed out after 1 s, waiting for the answer"),
+        "banner": (banner, "does not answer with HTTP/1.1"), "body": (body, "")}
+    for name, (serve, _) in expected.items():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        checks.append(spec(name, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=1))
+    plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1, *checks)})
+    for name, (_, error) in expected.items():
+        result = (await results(plane, name, 2))[1]
+        check(error in result["error"] and bool(error) != result["ok"], f"{name}: {result}")
 
 
 @scenario

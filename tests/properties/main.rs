@@ -3,6 +3,7 @@
 
 mod object;
 mod queue;
+mod schedule;
 mod session;
 mod settings;
 mod wire;

@@ -203,9 +203,8 @@ async fn check_results(id: web::Path<String>, request: HttpRequest, plane: Share
         let known = |agent: &&Agent| agent.config.health_checks.iter().any(|check| check.id == *id);
         let agent =
             state.agents.values().find(known).ok_or_else(|| ApiError::not_found("health check", &id))?;
-        let results = agent.messages.get("health_result").into_iter().flatten();
-        let of_check = results.filter(|result| result.body["check_id"] == **id);
-        page.page(Order::Newest, of_check.map(|result| (result.no, result)), |result| result.body.clone())
+        let results = agent.check_results.get(id.as_str()).into_iter().flatten();
+        page.page(Order::Newest, results.map(|result| (result.no, result)), |result| result.body.clone())
     })?;
     Ok(HttpResponse::Ok().json(page))
 }
