@@ -71,6 +71,18 @@ pub struct SettingsArgs {
     /// Compression threads.
     #[arg(long, value_name = "COUNT")]
     threads: Option<String>,
+    /// Niceness of dump tools, 0 to 19.
+    #[arg(long, value_name = "NUMBER")]
+    nice: Option<String>,
+    /// Dump tools read the disk only when nobody else does.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    idle_io: Option<String>,
+    /// Read no faster from databases, such as "10 MiB"; 0 is no limit.
+    #[arg(long, value_name = "SIZE")]
+    max_read_bytes_per_sec: Option<String>,
+    /// Upload no faster; 0 is no limit.
+    #[arg(long, value_name = "SIZE")]
+    max_upload_bytes_per_sec: Option<String>,
     /// Let the control plane replace this binary.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     update_enabled: Option<String>,
@@ -102,6 +114,10 @@ impl SettingsArgs {
             ("backup.spool_dir", self.spool_dir),
             ("backup.zstd_level", self.zstd_level),
             ("backup.threads", self.threads),
+            ("backup.nice", self.nice),
+            ("backup.idle_io", self.idle_io),
+            ("backup.max_read_bytes_per_sec", self.max_read_bytes_per_sec),
+            ("backup.max_upload_bytes_per_sec", self.max_upload_bytes_per_sec),
             ("update.enabled", self.update_enabled),
             ("update.public_key_file", self.update_public_key_file),
         ];
