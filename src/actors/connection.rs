@@ -20,7 +20,7 @@ mod writer;
 
 use super::life::Life;
 use super::messages::{
-    AreYouThere, BarrierPassed, ChildExit, Hangup, LinkChanged, LinkGone, LinkLost, LinkUp, RoundTrip,
+    Acked, AreYouThere, BarrierPassed, ChildExit, Hangup, LinkChanged, LinkGone, LinkLost, LinkUp, RoundTrip,
     ServerCommand, Submit, TakeSeq, Transmit,
 };
 use crate::channel::dial::Dialer;
@@ -59,6 +59,8 @@ pub struct ConnectionNeighbours {
     pub submit: Recipient<Submit>,
     /// The Queue: what was read by the server.
     pub barrier_passed: Recipient<BarrierPassed>,
+    /// The Queue: what the server answered end to end.
+    pub acked: Recipient<Acked>,
     /// Who must know of the link: Queue and Heartbeat.
     pub listeners: Vec<LinkListener>,
     /// The Dispatcher.
@@ -136,8 +138,8 @@ impl Handler<Transmit> for Connection {
         // windows keep their order also where they wait for room.
         Box::pin(async move {
             let (done, written) = oneshot::channel();
-            let Transmit { envelopes, barrier } = transmit;
-            windows.send(Window { envelopes, barrier, done }).await.map_err(|_| LinkGone)?;
+            let Transmit { envelopes, proof } = transmit;
+            windows.send(Window { envelopes, proof, done }).await.map_err(|_| LinkGone)?;
             written.await.map_err(|_| LinkGone)
         })
     }

@@ -49,14 +49,21 @@ pub enum Action {
         /// For people.
         reason: &'static str,
     },
-    /// The server confirms a message end to end (protocol section 5, offered by a later version).
-    Confirmed {
+    /// The server answered a durable message end to end (protocol section 5).
+    Acked {
         /// Of the agent's message.
+        seq: u64,
+        /// Why the server will never take it; None where it has committed it.
+        refused: Option<String>,
+    },
+    /// An Ack that nothing waits for: it came twice, or acks were not agreed on.
+    StrayAck {
+        /// As it came.
         correlation_id: String,
     },
     /// Something that changes nothing, for the log.
     Ignored(&'static str),
-    /// Everything before this barrier was read by the server.
+    /// Everything before this barrier, or this probe, was read by the server.
     BarrierPassed(u64),
     /// An own ping came back.
     RoundTrip(Duration),
@@ -71,6 +78,8 @@ pub enum Mark {
     Own(u64),
     /// Ends a window of durable messages: the delivery barrier.
     Barrier(u64),
+    /// Follows messages of which only the newest counts: its pong proves them read, its absence nothing.
+    Probe(u64),
 }
 
 impl Mark {
@@ -79,6 +88,7 @@ impl Mark {
         let (tag, number) = match self {
             Self::Own(number) => (b'p', number),
             Self::Barrier(token) => (b'b', token),
+            Self::Probe(token) => (b's', token),
         };
         let mut payload = vec![tag];
         payload.extend_from_slice(&number.to_be_bytes());
@@ -91,6 +101,7 @@ impl Mark {
         match tag {
             b'p' => Some(Self::Own(number)),
             b'b' => Some(Self::Barrier(number)),
+            b's' => Some(Self::Probe(number)),
             _ => None,
         }
     }

@@ -96,6 +96,8 @@ impl Backoff {
             | LinkDown::Protocol(_)
             | LinkDown::Idle(_)
             | LinkDown::BarrierTimeout(_)
+            | LinkDown::AckTimeout(_)
+            | LinkDown::TooHeavy { .. }
             | LinkDown::WriteTimeout(_)
             | LinkDown::Broken(_)
             | LinkDown::NeighbourGone(_) => self.climb(unit),

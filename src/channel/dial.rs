@@ -18,6 +18,18 @@ pub struct Link {
     pub sink: LinkSink,
     /// From the peer.
     pub stream: LinkStream,
+    /// What the upgrade agreed on.
+    pub confirms: Confirms,
+}
+
+/// How the server confirms durable messages (protocol section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confirms {
+    /// It answers the WebSocket pings of the delivery barrier, as any server does.
+    #[default]
+    Pongs,
+    /// It selected the subprotocol `backupy.ack.v1`: an `Ack` for each message, after its own commit.
+    Acks,
 }
 
 /// Makes one connection at a time.

@@ -30,6 +30,14 @@ pub enum LinkDown {
         /// In bytes.
         limit: u64,
     },
+    /// Before RegisterAck, a message that would take too much memory once decoded; closed with 1009.
+    #[error("a message would take about {decoded} bytes of memory, over the limit of {limit}")]
+    TooHeavy {
+        /// About what it would take.
+        decoded: usize,
+        /// In bytes.
+        limit: usize,
+    },
     /// The peer broke the WebSocket protocol; closed with 1002.
     #[error("the peer broke the WebSocket protocol: {0}")]
     Protocol(String),
@@ -39,6 +47,9 @@ pub enum LinkDown {
     /// The pong of a delivery barrier did not come.
     #[error("no pong for the delivery barrier within {} s", .0.as_secs())]
     BarrierTimeout(Duration),
+    /// The end-to-end ack of a durable message did not come.
+    #[error("no ack for a durable message within {} s", .0.as_secs())]
+    AckTimeout(Duration),
     /// One write took more than 10 s.
     #[error("a write took more than {} s", .0.as_secs())]
     WriteTimeout(Duration),

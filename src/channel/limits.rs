@@ -21,6 +21,10 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a delivery barrier's ping to its pong: the server must first read what stands before it.
 pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// From a durable message to its end-to-end ack, counted for the oldest that waits: as for the barrier,
+/// the server commits what stands before it first.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Where RegisterAck gives no interval.
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 

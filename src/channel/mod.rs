@@ -13,11 +13,13 @@
 mod action;
 mod address;
 pub mod assemble;
+mod awaited;
 pub mod backoff;
 mod command;
 pub mod dial;
 mod exit;
 pub mod frame;
+mod goodbye;
 pub mod guard;
 mod inbound;
 pub mod limits;

@@ -10,9 +10,12 @@
 //! link is kept alive, and measured, by own WebSocket pings.
 
 use super::assemble::Message;
-use super::frame::{FrameError, close_code};
+use super::awaited::Awaited;
+use super::dial::Confirms;
+use super::frame::FrameError;
+use super::goodbye::{Goodbye, close_reason, goodbye};
 use super::limits::{
-    BARRIER_TIMEOUT, CLOSE_TIMEOUT, DEFAULT_HEARTBEAT_INTERVAL, IDLE_TIMEOUT, MAX_PING_INTERVAL,
+    ACK_TIMEOUT, BARRIER_TIMEOUT, CLOSE_TIMEOUT, DEFAULT_HEARTBEAT_INTERVAL, IDLE_TIMEOUT, MAX_PING_INTERVAL,
     REGISTER_TIMEOUT,
 };
 use super::{Command, LinkDown, inbound};
@@ -52,11 +55,13 @@ pub struct Session {
     next_ping: Option<Moment>,
     pings: u64,
     outstanding: VecDeque<Outstanding>,
+    confirms: Confirms,
+    awaited: Awaited,
 }
 
 impl Session {
-    /// The upgrade was answered with 101.
-    pub fn upgraded(now: Moment) -> (Self, Vec<Action>) {
+    /// The upgrade was answered with 101, and agreed on how durable messages are confirmed.
+    pub fn upgraded(now: Moment, confirms: Confirms) -> (Self, Vec<Action>) {
         let session = Self {
             phase: Phase::Registering { until: now + REGISTER_TIMEOUT },
             last_frame: now,
@@ -65,6 +70,8 @@ impl Session {
             next_ping: None,
             pings: 0,
             outstanding: VecDeque::new(),
+            confirms,
+            awaited: Awaited::default(),
         };
         (session, vec![Action::SendRegister])
     }
@@ -113,13 +120,21 @@ impl Session {
         }
     }
 
-    /// A ping of ours, or of a barrier, left through the socket.
+    /// A ping of ours left through the socket.
     pub fn written(&mut self, now: Moment, mark: Mark) {
-        if let Mark::Own(_) = mark {
-            // Only the newest own ping is measured, so a peer without pongs costs no memory.
-            self.outstanding.retain(|ping| matches!(ping.mark, Mark::Barrier(_)));
+        // Of those whose pong may stay away only the newest is kept, so a peer without pongs costs no memory.
+        match mark {
+            Mark::Barrier(_) => {}
+            Mark::Own(_) => self.outstanding.retain(|ping| !matches!(ping.mark, Mark::Own(_))),
+            Mark::Probe(_) => self.outstanding.retain(|ping| !matches!(ping.mark, Mark::Probe(_))),
         }
         self.outstanding.push_back(Outstanding { mark, written: now, due: now + BARRIER_TIMEOUT });
+    }
+
+    /// A durable message left through the socket, to be acknowledged end to end. `own_id` is the
+    /// correlation_id that it carries, where it carries one.
+    pub fn sent_durable(&mut self, now: Moment, seq: u64, own_id: Option<Box<str>>) {
+        self.awaited.sent(now, seq, own_id);
     }
 
     /// The owner reads no further for now (`held`), or reads again. While it does not read, silence
@@ -130,6 +145,7 @@ impl Session {
             for ping in &mut self.outstanding {
                 ping.due = now + BARRIER_TIMEOUT;
             }
+            self.awaited.wait_anew(now);
         }
         self.reading_held = held;
     }
@@ -174,6 +190,9 @@ impl Session {
         if self.barrier_deadline().is_some_and(|due| now >= due) {
             return self.end(now, LinkDown::BarrierTimeout(BARRIER_TIMEOUT));
         }
+        if self.ack_deadline().is_some_and(|due| now >= due) {
+            return self.end(now, LinkDown::AckTimeout(ACK_TIMEOUT));
+        }
         if self.next_ping.is_some_and(|due| now >= due) {
             self.next_ping = Some(now + self.ping_interval);
             self.pings += 1;
@@ -190,7 +209,7 @@ impl Session {
             Phase::Registering { until } => Some(*until),
             Phase::Established => self.next_ping,
         };
-        [own, self.idle_deadline(), self.barrier_deadline()].into_iter().flatten().min()
+        [own, self.idle_deadline(), self.barrier_deadline(), self.ack_deadline()].into_iter().flatten().min()
     }
 
     /// Whether RegisterAck has come and no goodbye was said.
@@ -207,6 +226,10 @@ impl Session {
         (!self.reading_held).then_some(due)
     }
 
+    fn ack_deadline(&self) -> Option<Moment> {
+        self.awaited.due().filter(|_| !self.reading_held)
+    }
+
     fn binary(&mut self, now: Moment, bytes: &[u8]) -> Vec<Action> {
         let envelope = match wire::decode(bytes) {
             Ok(envelope) => envelope,
@@ -214,6 +237,7 @@ impl Session {
                 let limit = wire::MAX_MESSAGE_BYTES as u64;
                 return self.end(now, LinkDown::TooLarge { bytes: bytes as u64, limit });
             }
+            Err(wire::EnvelopeError::TooHeavy { decoded }) => return self.too_heavy(now, bytes, decoded),
             Err(wire::EnvelopeError::Undecodable(cause)) => {
                 return self.end(now, LinkDown::Undecodable(cause.to_string()));
             }
@@ -231,11 +255,36 @@ impl Session {
             (_, Inbound::RegisterAck(_)) => vec![Action::Ignored("a second RegisterAck without a config")],
             (_, Inbound::Command(command)) => vec![Action::Deliver { correlation_id, command }],
             (_, Inbound::Ping) => vec![Action::AckPing { correlation_id }],
-            (_, Inbound::Ack(ack)) => vec![Action::Confirmed { correlation_id: ack.correlation_id }],
+            (_, Inbound::Ack(ack)) => vec![self.acked(now, ack)],
             (_, Inbound::Unusable(reason)) if !correlation_id.is_empty() => {
                 vec![Action::Refuse { correlation_id, reason }]
             }
             (_, Inbound::Unusable(reason) | Inbound::OfAgents(reason)) => vec![Action::Ignored(reason)],
+        }
+    }
+
+    /// A registered server hears that its message was not taken, and stays connected: it would send the
+    /// same again on the next connection.
+    fn too_heavy(&mut self, now: Moment, bytes: &[u8], decoded: usize) -> Vec<Action> {
+        if let Phase::Registering { .. } = self.phase {
+            return self.end(now, LinkDown::TooHeavy { decoded, limit: wire::MAX_DECODED_BYTES });
+        }
+        let reason = "too many elements: the decoded message would take too much memory";
+        match wire::correlation_id_of(bytes) {
+            Some(id) => vec![Action::Refuse { correlation_id: id.to_owned(), reason }],
+            None => vec![Action::Ignored(reason)],
+        }
+    }
+
+    fn acked(&mut self, now: Moment, ack: v1::Ack) -> Action {
+        let v1::Ack { correlation_id, accepted, reason } = ack;
+        let awaited = match self.confirms {
+            Confirms::Acks => self.awaited.acked(now, &correlation_id),
+            Confirms::Pongs => None,
+        };
+        match awaited {
+            Some(seq) => Action::Acked { seq, refused: (!accepted).then_some(reason) },
+            None => Action::StrayAck { correlation_id },
         }
     }
 
@@ -257,7 +306,7 @@ impl Session {
         let mut actions = Vec::new();
         for ping in self.outstanding.drain(..=at) {
             match ping.mark {
-                Mark::Barrier(token) => actions.push(Action::BarrierPassed(token)),
+                Mark::Barrier(token) | Mark::Probe(token) => actions.push(Action::BarrierPassed(token)),
                 Mark::Own(_) if ping.mark == mark => {
                     actions.push(Action::RoundTrip(now.saturating_sub(ping.written)));
                 }
@@ -287,51 +336,6 @@ impl Session {
     fn down(&mut self, why: LinkDown) -> Vec<Action> {
         self.phase = Phase::Down;
         vec![Action::Down(why)]
-    }
-}
-
-/// How an end is told to the peer.
-enum Goodbye {
-    /// Close, then give the peer its second to answer.
-    Wait(u16),
-    /// Close, and go: an answer is not to be expected.
-    Leave(u16),
-    /// There is nobody to tell.
-    None,
-}
-
-fn goodbye(why: &LinkDown) -> Goodbye {
-    match why {
-        LinkDown::Hangup => Goodbye::Wait(close_code::NORMAL),
-        LinkDown::RegisterTimeout(_) | LinkDown::NotRegisterAck(_) => Goodbye::Wait(close_code::POLICY),
-        LinkDown::Undecodable(_) => Goodbye::Wait(close_code::INVALID),
-        LinkDown::TooLarge { .. } => Goodbye::Wait(close_code::TOO_BIG),
-        LinkDown::Protocol(_) => Goodbye::Wait(close_code::PROTOCOL),
-        LinkDown::NeighbourGone(_) => Goodbye::Wait(close_code::INTERNAL),
-        LinkDown::Idle(_) | LinkDown::BarrierTimeout(_) => Goodbye::Leave(close_code::AWAY),
-        LinkDown::WriteTimeout(_)
-        | LinkDown::Broken(_)
-        | LinkDown::ClosedByPeer { .. }
-        | LinkDown::Dial(_) => Goodbye::None,
-    }
-}
-
-/// What the server's operator reads. The agent's own troubles are not spelled out.
-fn close_reason(why: &LinkDown) -> String {
-    match why {
-        LinkDown::Hangup => "agent stops".into(),
-        LinkDown::NeighbourGone(_) => "agent recovers from a fault".into(),
-        LinkDown::RegisterTimeout(_)
-        | LinkDown::NotRegisterAck(_)
-        | LinkDown::Undecodable(_)
-        | LinkDown::TooLarge { .. }
-        | LinkDown::Protocol(_)
-        | LinkDown::Idle(_)
-        | LinkDown::BarrierTimeout(_)
-        | LinkDown::WriteTimeout(_)
-        | LinkDown::Broken(_)
-        | LinkDown::ClosedByPeer { .. }
-        | LinkDown::Dial(_) => why.to_string(),
     }
 }
 

@@ -30,7 +30,7 @@ fn config(version: u64) -> v1::AgentConfig {
 
 /// Registered at 0 s with a heartbeat interval of 30 s.
 fn established() -> Session {
-    let (mut session, _) = Session::upgraded(s(0));
+    let (mut session, _) = Session::upgraded(s(0), Confirms::Pongs);
     session.received(s(0), register_ack(0, None));
     session
 }
@@ -41,7 +41,7 @@ fn close(code: u16, why: &LinkDown) -> Action {
 
 #[test]
 fn the_ladder_registers_and_says_who_it_is() {
-    let (mut session, first) = Session::upgraded(s(100));
+    let (mut session, first) = Session::upgraded(s(100), Confirms::Pongs);
     assert_eq!(first, [Action::SendRegister]);
     assert!(!session.is_established());
     assert_eq!(session.next_deadline(), Some(s(115)));
@@ -57,7 +57,7 @@ fn the_ladder_registers_and_says_who_it_is() {
 
 #[test]
 fn no_register_ack_within_15_s_closes_with_1008() {
-    let (mut session, _) = Session::upgraded(s(0));
+    let (mut session, _) = Session::upgraded(s(0), Confirms::Pongs);
     // Signs of life are not an answer.
     session.received(s(14), Message::Ping("x".into()));
     assert_eq!(session.tick(Duration::from_millis(14_999)), []);
@@ -78,7 +78,7 @@ fn anything_else_than_register_ack_first_closes_with_1008() {
         Message::Text(20),
     ];
     for first in firsts {
-        let (mut session, _) = Session::upgraded(s(0));
+        let (mut session, _) = Session::upgraded(s(0), Confirms::Pongs);
         let actions = session.received(s(1), first.clone());
         assert!(matches!(&actions[..], [Action::Close { code: Some(1008), .. }]), "{first:?}: {actions:?}");
         let down = session.received(s(1), Message::Close { code: Some(1008), reason: None });
@@ -88,7 +88,7 @@ fn anything_else_than_register_ack_first_closes_with_1008() {
 
 #[test]
 fn what_does_not_decode_closes_with_1007_before_and_after_registration() {
-    let (fresh, _) = Session::upgraded(s(0));
+    let (fresh, _) = Session::upgraded(s(0), Confirms::Pongs);
     for mut session in [fresh, established()] {
         let actions = session.received(s(1), Message::Binary("\u{7f}\u{7f}garbage".into()));
         assert!(matches!(&actions[..], [Action::Close { code: Some(1007), .. }]), "{actions:?}");
@@ -139,7 +139,7 @@ fn nothing_received_for_90_s_is_dead_and_any_frame_is_life() {
 #[test]
 fn own_pings_follow_the_heartbeat_interval_and_come_at_least_every_30_s() {
     for (interval, expected) in [(1, 1), (30, 30), (0, 30), (86_400, 30)] {
-        let (mut session, _) = Session::upgraded(s(0));
+        let (mut session, _) = Session::upgraded(s(0), Confirms::Pongs);
         session.received(s(5), register_ack(interval, None));
         assert_eq!(session.next_deadline(), Some(s(5 + expected)));
         assert_eq!(session.tick(s(5 + expected)), [Action::SendPing(Mark::Own(1))]);
@@ -226,7 +226,7 @@ fn what_is_not_understood_is_refused_where_somebody_waits_and_ignored_otherwise(
     let ack = v1::Ack { correlation_id: "mine".into(), accepted: true, reason: String::new() };
     assert_eq!(
         session.received(s(1), message("", Payload::Ack(ack))),
-        [Action::Confirmed { correlation_id: "mine".into() }]
+        [Action::StrayAck { correlation_id: "mine".into() }]
     );
 }
 

@@ -2,11 +2,13 @@
 //! mean for an operator.
 
 use super::DialError;
+use super::dial::Confirms;
+use crate::wire::ACK_SUBPROTOCOL;
 use actix_http::header::HttpDate;
 use actix_service::Service;
 use awc::error::{ConnectError, SendRequestError, WsClientError};
 use awc::http::StatusCode;
-use awc::http::header::{HeaderMap, RETRY_AFTER};
+use awc::http::header::{HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use awc::middleware::Transform;
 use awc::{ConnectRequest, ConnectResponse};
 use futures_util::future::LocalBoxFuture;
@@ -87,6 +89,24 @@ fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
+/// How the server will confirm: by acks only where it selected just what was offered. RFC 6455 would end
+/// the connection of a server that selects something else; the barrier needs nothing of it, so the agent
+/// stays connected and says so.
+pub(super) fn confirms(headers: &HeaderMap) -> Confirms {
+    let mut selected = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    match (selected.next(), selected.next()) {
+        (None, _) => Confirms::Pongs,
+        (Some(one), None) if one.as_bytes().trim_ascii() == ACK_SUBPROTOCOL.as_bytes() => Confirms::Acks,
+        (Some(_), _) => {
+            tracing::warn!(
+                offered = ACK_SUBPROTOCOL,
+                "the control plane selected a subprotocol that was not offered: its pongs count, not its acks"
+            );
+            Confirms::Pongs
+        }
+    }
+}
+
 /// What awc's error means. `limit` is that of the dial.
 pub(super) fn explain(
     error: WsClientError,
@@ -158,6 +178,30 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
         retry_after(status, &headers)
+    }
+
+    #[test]
+    fn acks_are_agreed_on_only_by_selecting_exactly_what_was_offered() {
+        let agreed = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
+            }
+            confirms(&headers)
+        };
+        assert_eq!(agreed(&[ACK_SUBPROTOCOL]), Confirms::Acks);
+        assert_eq!(agreed(&[" backupy.ack.v1 "]), Confirms::Acks);
+        for other in [
+            &[][..],
+            &[""],
+            &["backupy.ack.v2"],
+            &["Backupy.Ack.V1"],
+            &["backupy.ack.v1, chat"],
+            &["backupy.ack.v1", "chat"],
+            &["chat", "backupy.ack.v1"],
+        ] {
+            assert_eq!(agreed(other), Confirms::Pongs, "{other:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::tcp::{Route, bare};
 use super::tls::{Tls, TlsOptions};
 use super::url::{UrlError, connect_url, host};
 use super::{address, proxy, upgrade};
+use crate::wire;
 use actix_rt::net::TcpStream;
 use actix_service::fn_service;
 use actix_tls::connect::{ConnectError as TcpError, ConnectInfo, Connection as TcpConnection};
@@ -128,12 +129,11 @@ async fn dial(inner: Arc<Inner>) -> Result<Link, DialError> {
         .ws(inner.url.as_str())
         .set_header(AUTHORIZATION, inner.bearer.clone())
         .set_header(USER_AGENT, AGENT_NAME);
-    // Place of the subprotocol `backupy.ack.v1` (protocol section 5): `.protocols([..])` here, and
-    // what the server selected out of the response beside the framed socket.
-    match request.connect().await {
-        Ok((_, framed)) => {
+    match request.protocols([wire::ACK_SUBPROTOCOL]).connect().await {
+        Ok((response, framed)) => {
+            let confirms = upgrade::confirms(response.headers());
             let (sink, stream) = framed.into_map_codec(|_| FrameGuard::default()).split();
-            Ok(Link { sink: Box::pin(sink), stream: Box::pin(stream) })
+            Ok(Link { sink: Box::pin(sink), stream: Box::pin(stream), confirms })
         }
         Err(error) => Err(match answer.refusal() {
             Some((status, retry_after)) => refused(&inner.route.label, status, retry_after),

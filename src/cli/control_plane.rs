@@ -31,6 +31,9 @@ pub struct Args {
     /// How often agents show signs of life, for example 30s; whole seconds.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     heartbeat_interval: Option<Duration>,
+    /// Do not acknowledge messages one by one (backupy.ack.v1): agents go by WebSocket pongs.
+    #[arg(long)]
+    no_acks: bool,
     /// Make an agent of this name, print its key, and end. The key is not kept and cannot be shown again.
     #[arg(long, value_name = "NAME")]
     print_agent_key: Option<String>,
@@ -52,6 +55,7 @@ impl Args {
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         config.heartbeat_interval = self.heartbeat_interval.unwrap_or(config.heartbeat_interval);
+        config.end_to_end_acks &= !self.no_acks;
         match (self.insecure_http, self.tls_cert, self.tls_key) {
             (true, _, _) => config.tls = Tls::Insecure,
             (false, Some(cert), Some(key)) => config.tls = Tls::Files { cert, key },

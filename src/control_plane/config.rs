@@ -28,6 +28,9 @@ pub struct Config {
     pub tls: Tls,
     /// What agents are told; whole seconds, at least one.
     pub heartbeat_interval: Duration,
+    /// Messages are acknowledged one by one after their commit, where the agent offers it; else the agent
+    /// goes by pongs, which here come after the commit as well.
+    pub end_to_end_acks: bool,
     /// Base of the URLs of objects; else the address by which an agent came.
     pub public_url: Option<String>,
     /// How long an upload or download URL lives.
@@ -48,6 +51,7 @@ impl Config {
             data_dir: data_dir.into(),
             tls: Tls::SelfSigned { names: Vec::new() },
             heartbeat_interval: DEFAULT_HEARTBEAT,
+            end_to_end_acks: true,
             public_url: None,
             url_lifetime: DEFAULT_URL_LIFETIME,
             max_object_bytes: DEFAULT_MAX_OBJECT_BYTES,
@@ -105,6 +109,7 @@ struct File {
     public_url: Option<String>,
     #[serde(with = "humantime_serde::option")]
     heartbeat_interval: Option<Duration>,
+    end_to_end_acks: Option<bool>,
     tls: FileTls,
     objects: FileObjects,
     agents: Vec<FileAgent>,
@@ -157,6 +162,7 @@ impl Config {
         config.listen = file.listen.unwrap_or(config.listen);
         config.public_url = file.public_url;
         config.heartbeat_interval = file.heartbeat_interval.unwrap_or(config.heartbeat_interval);
+        config.end_to_end_acks = file.end_to_end_acks.unwrap_or(config.end_to_end_acks);
         config.url_lifetime = file.objects.url_lifetime.unwrap_or(config.url_lifetime);
         config.max_object_bytes = file.objects.max_object_bytes.unwrap_or(config.max_object_bytes);
         config.max_upload_bytes_per_sec = file.objects.max_upload_bytes_per_sec;
@@ -189,6 +195,7 @@ mod tests {
         assert_eq!(config.listen, DEFAULT_LISTEN);
         assert_eq!(config.heartbeat_interval, DEFAULT_HEARTBEAT);
         assert_eq!(config.url_lifetime, DEFAULT_URL_LIFETIME);
+        assert!(config.end_to_end_acks);
         assert_eq!(config.max_object_bytes, DEFAULT_MAX_OBJECT_BYTES);
         assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
         let agent = &config.agents[0];

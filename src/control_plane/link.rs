@@ -2,18 +2,19 @@
 //!
 //! Frames are handled strictly in order. What has come together is committed together, and only then are
 //! the WebSocket pings among it answered: an agent takes the pong as the proof that everything it sent
-//! before is safe (protocol section 5, delivery barrier).
+//! before is safe (protocol section 5, delivery barrier). An agent that offers `backupy.ack.v1` gets an Ack
+//! for each durable message at that moment.
 
 use super::error::{ApiError, Code};
 use super::frame_guard::FrameGuard;
 use super::hub::{self, Goodbye, Link, Outbound};
 use super::plane::Plane;
-use super::{inbound, time};
+use super::{acks, inbound, time};
 use crate::model::unix_ms;
 use crate::wire::{self, Envelope, Payload, v1};
 use actix_web::dev;
 use actix_web::error::PayloadError;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session};
 use bytes::Bytes;
@@ -45,7 +46,9 @@ pub async fn connect(
         ApiError::new(Code::AuthFailed, "unknown agent key")
     })?;
     let payload = guarded(&request, payload).await?;
-    let (response, session, messages) = actix_ws::handle(&request, payload)?;
+    let offered: &[&str] = if plane.limits.acks { &[wire::ACK_SUBPROTOCOL] } else { &[] };
+    let (response, session, messages) = actix_ws::handle_with_protocols(&request, payload, offered)?;
+    let acks = response.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
     let messages = messages
         .max_frame_size(wire::MAX_MESSAGE_BYTES)
         .aggregate_continuations()
@@ -53,7 +56,7 @@ pub async fn connect(
     let info = request.connection_info();
     let base_url = format!("{}://{}", info.scheme(), info.host());
     let peer = request.peer_addr().map(|address| address.to_string()).unwrap_or_default();
-    let wire = Wire { session, messages, plane: plane.into_inner(), agent_id };
+    let wire = Wire { session, messages, plane: plane.into_inner(), agent_id, acks };
     actix_web::rt::spawn(wire.live(base_url, peer));
     Ok(response)
 }
@@ -93,6 +96,8 @@ struct Wire {
     messages: AggregatedMessageStream,
     plane: Arc<Plane>,
     agent_id: String,
+    /// End-to-end acks were agreed on.
+    acks: bool,
 }
 
 /// Frames that came together.
@@ -246,6 +251,7 @@ impl Wire {
             batch.take(next);
         }
         let (agent_id, envelopes) = (self.agent_id.clone(), batch.envelopes);
+        let acks = if self.acks { acks::of(&envelopes) } else { Vec::new() };
         if !envelopes.is_empty() {
             let absorbed = self.plane.store.change(|change| inbound::absorb(change, &agent_id, envelopes));
             let to_verify = absorbed.await.map_err(|error| {
@@ -255,6 +261,9 @@ impl Wire {
             for run_id in to_verify {
                 actix_web::rt::spawn(Arc::clone(&self.plane).verify(run_id));
             }
+        }
+        for ack in acks {
+            self.send(Outbound { correlation_id: String::new(), payload: Payload::Ack(ack) }).await?;
         }
         self.pong(&batch.pings).await?;
         batch.end.map_or(Ok(()), Err)

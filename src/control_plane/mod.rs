@@ -4,11 +4,12 @@
 //! |---|---|
 //! | start and end | `server`, `config`, `tls`, `files` |
 //! | what is remembered | `state` (a fold over events), `journal` and `store` (on disk), `records`, `seen` |
-//! | agents | `link` (one connection), `hub` (all of them), `inbound` (what they say), `frame_guard` |
+//! | agents | `link` (one connection), `hub` (all of them), `inbound` (what they say), `acks` (what they are told), `frame_guard` |
 //! | configuration of agents | `agent_config`, `config_rules` |
 //! | runs and objects | `runs`, `object_store`, `object_http`, `presign`, `token`, `keys` |
 //! | REST | `rest`, `error`, `describe` |
 
+mod acks;
 mod agent_config;
 mod config;
 mod config_rules;

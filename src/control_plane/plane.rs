@@ -48,6 +48,8 @@ pub struct Limits {
     pub max_object_bytes: u64,
     /// Of each upload.
     pub max_upload_bytes_per_sec: Option<u64>,
+    /// `backupy.ack.v1` is selected where an agent offers it.
+    pub acks: bool,
     /// Base of the URLs of objects, where it is not the caller's address.
     pub public_url: Option<String>,
 }

@@ -212,6 +212,7 @@ fn open(config: &Config) -> Result<Plane, StartError> {
         url_lifetime_ms: u64::try_from(config.url_lifetime.as_millis()).unwrap_or(u64::MAX / 2),
         max_object_bytes: config.max_object_bytes,
         max_upload_bytes_per_sec: config.max_upload_bytes_per_sec,
+        acks: config.end_to_end_acks,
         public_url: config.public_url.clone(),
     };
     Ok(Plane::new(store, keys, objects, Secret::from(token.trim()), limits))

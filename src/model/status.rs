@@ -75,6 +75,9 @@ pub struct QueueStatus {
     pub last_seq: u64,
     /// Messages that went because the queue was full, since the start.
     pub evicted: u64,
+    /// Messages that the server refused for good, since the start: the quarantine keeps them.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// The state file.

@@ -7,6 +7,10 @@ use prost::Message;
 /// No message may be longer, fragments put together (protocol section 1).
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
+/// The WebSocket subprotocol that agents offer: a server that selects it confirms durable messages by
+/// `Ack`s instead of pongs (protocol section 5; `proto/backupv1/envelope.proto` says how).
+pub const ACK_SUBPROTOCOL: &str = "backupy.ack.v1";
+
 /// Why bytes are no message of this contract.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EnvelopeError {
@@ -15,6 +19,15 @@ pub enum EnvelopeError {
     TooLarge {
         /// Its length.
         bytes: usize,
+    },
+    /// It would take more than [`super::MAX_DECODED_BYTES`] once decoded.
+    #[error(
+        "too many elements: the message would take about {decoded} bytes of memory, the limit is {}",
+        super::MAX_DECODED_BYTES
+    )]
+    TooHeavy {
+        /// About its size in memory.
+        decoded: usize,
     },
     /// Not an `Envelope`.
     #[error("not an Envelope: {0}")]
@@ -46,10 +59,14 @@ pub fn size_bound(correlation_id: &str, payload: &Payload) -> usize {
 /// The `Envelope` of these bytes. Its payload is None where it is of a newer contract.
 ///
 /// # Errors
-/// [`EnvelopeError`], with nothing allocated for a too long one.
+/// [`EnvelopeError`], with nothing allocated for one that is too long or too heavy.
 pub fn decode(bytes: &[u8]) -> Result<Envelope, EnvelopeError> {
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(EnvelopeError::TooLarge { bytes: bytes.len() });
+    }
+    let decoded = super::decoded_bytes(bytes);
+    if decoded > super::MAX_DECODED_BYTES {
+        return Err(EnvelopeError::TooHeavy { decoded });
     }
     Ok(Envelope::decode(bytes)?)
 }

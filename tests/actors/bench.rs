@@ -4,7 +4,8 @@ use crate::fake;
 use actix::prelude::*;
 use backupy_agent::actors::life::Life;
 use backupy_agent::actors::messages::{
-    BarrierPassed, ChildDown, ChildName, LinkGone, LinkUp, QueueError, Quit, Submit, Submitted, Transmit,
+    Acked, BarrierPassed, ChildDown, ChildName, Confirms, LinkGone, LinkUp, Proof, QueueError, Quit, Submit,
+    Submitted, Transmit,
 };
 use backupy_agent::actors::queue::{Queue, QueueDeps, QueueNeighbours};
 use backupy_agent::actors::state_store::{StateStore, StateStoreDeps};
@@ -128,7 +129,27 @@ impl Wire {
     }
 
     pub fn barriers(&self) -> Vec<u64> {
-        self.told().iter().filter_map(|part| part.barrier).collect()
+        let barrier = |part: &Transmit| match part.proof {
+            Proof::Barrier(token) => Some(token),
+            Proof::Probe(_) | Proof::None | Proof::Acks => None,
+        };
+        self.told().iter().filter_map(barrier).collect()
+    }
+
+    /// Of the pings behind slots.
+    pub fn probes(&self) -> Vec<u64> {
+        let probe = |part: &Transmit| match part.proof {
+            Proof::Probe(token) => Some(token),
+            Proof::Barrier(_) | Proof::None | Proof::Acks => None,
+        };
+        self.told().iter().filter_map(probe).collect()
+    }
+
+    /// Of what the server is to acknowledge.
+    pub fn to_be_acked(&self) -> Vec<u64> {
+        let told = self.told();
+        let parts = told.iter().filter(|part| part.proof == Proof::Acks);
+        parts.flat_map(|part| &part.envelopes).map(|out| out.seq).collect()
     }
 }
 
@@ -192,10 +213,33 @@ impl Bench {
         generation: u64,
         answer: impl FnMut(&Transmit) -> ResponseFuture<Result<(), LinkGone>> + 'static,
     ) -> Wire {
+        self.link_as(generation, Confirms::Pongs, answer)
+    }
+
+    fn link_as(
+        &self,
+        generation: u64,
+        confirms: Confirms,
+        answer: impl FnMut(&Transmit) -> ResponseFuture<Result<(), LinkGone>> + 'static,
+    ) -> Wire {
         let (link, told) = fake::slow(answer);
         let heartbeat_interval = Duration::from_secs(30);
-        self.queue.do_send(LinkUp { generation, link, heartbeat_interval });
+        self.queue.do_send(LinkUp { generation, link, heartbeat_interval, confirms });
         Wire { generation, told }
+    }
+
+    /// A link to a server that acknowledges end to end.
+    pub fn acking_link(&self, generation: u64) -> Wire {
+        self.link_as(generation, Confirms::Acks, |_| Box::pin(async { Ok(()) }))
+    }
+
+    /// The server answers these.
+    pub async fn ack(&self, wire: &Wire, seqs: impl IntoIterator<Item = u64>, refused: Option<&str>) {
+        for seq in seqs {
+            let refused = refused.map(str::to_owned);
+            self.queue.send(Acked { generation: wire.generation, seq, refused }).await.unwrap();
+        }
+        settle().await;
     }
 
     pub fn link_up(&self, generation: u64) -> Wire {
@@ -217,9 +261,15 @@ impl Bench {
 
     /// The pong of the last barrier comes back.
     pub async fn pass(&self, wire: &Wire) {
-        if let Some(token) = wire.barriers().last().copied() {
-            self.queue.send(BarrierPassed { generation: wire.generation, token }).await.unwrap();
+        match wire.barriers().last() {
+            Some(token) => self.pass_one(wire, *token).await,
+            None => settle().await,
         }
+    }
+
+    /// The pong of that barrier or probe comes back.
+    pub async fn pass_one(&self, wire: &Wire, token: u64) {
+        self.queue.send(BarrierPassed { generation: wire.generation, token }).await.unwrap();
         settle().await;
     }
 

@@ -48,7 +48,8 @@ impl Bench {
     }
 
     fn link_up(&self, generation: u64, interval: Duration) {
-        self.heartbeat.do_send(LinkUp { generation, link: self.link.clone(), heartbeat_interval: interval });
+        let (link, confirms) = (self.link.clone(), Default::default());
+        self.heartbeat.do_send(LinkUp { generation, link, heartbeat_interval: interval, confirms });
     }
 
     /// When heartbeats went out, and forgets them.

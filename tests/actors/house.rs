@@ -218,6 +218,7 @@ impl Factory for Household {
             link_up: fake::silent(),
             link_lost: fake::silent(),
             barrier_passed: fake::silent(),
+            acked: fake::silent(),
             status: status.0,
         };
         Born { door, ties }

@@ -3,6 +3,7 @@
 use backupy_agent::channel::LinkDown;
 use backupy_agent::channel::assemble::Message;
 use backupy_agent::channel::backoff::Backoff;
+use backupy_agent::channel::dial::Confirms;
 use backupy_agent::channel::frame::{Frame, FrameError};
 use backupy_agent::channel::guard::FrameGuard;
 use backupy_agent::channel::session::{Action, Mark, Session};
@@ -17,6 +18,7 @@ enum Event {
     Fault(FrameError),
     Ended,
     Written(Mark),
+    Sent(u64),
     Hold(bool),
     Hangup,
     Tick,
@@ -34,12 +36,22 @@ fn payloads() -> impl Strategy<Value = Payload> {
         Just(Payload::RunBackup(v1::RunBackup::default())),
         Just(Payload::ConfigUpdate(v1::ConfigUpdate::default())),
         Just(Payload::Heartbeat(v1::Heartbeat::default())),
-        Just(Payload::Ack(v1::Ack::default())),
+        (0..6_u64, any::<bool>()).prop_map(|(seq, accepted)| {
+            Payload::Ack(v1::Ack { correlation_id: seq.to_string(), accepted, ..Default::default() })
+        }),
     ]
 }
 
 fn marks() -> impl Strategy<Value = Mark> {
-    (any::<bool>(), 0..4_u64).prop_map(|(own, n)| if own { Mark::Own(n) } else { Mark::Barrier(n) })
+    (0..3, 0..4_u64).prop_map(|(kind, n)| match kind {
+        0 => Mark::Own(n),
+        1 => Mark::Probe(n),
+        _ => Mark::Barrier(n),
+    })
+}
+
+fn confirms() -> impl Strategy<Value = Confirms> {
+    prop_oneof![Just(Confirms::Pongs), Just(Confirms::Acks)]
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -56,6 +68,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Fault(FrameError::Io("reset".into()))),
         1 => Just(Event::Ended),
         3 => marks().prop_map(Event::Written),
+        2 => (0..6_u64).prop_map(Event::Sent),
         2 => any::<bool>().prop_map(Event::Hold),
         1 => Just(Event::Hangup),
         3 => Just(Event::Tick),
@@ -86,7 +99,8 @@ impl Promises {
                     prop_assert_eq!(self.established, 1, "nobody is served before registration");
                 }
                 Action::SendRegister
-                | Action::Confirmed { .. }
+                | Action::Acked { .. }
+                | Action::StrayAck { .. }
                 | Action::Ignored(_)
                 | Action::BarrierPassed(_)
                 | Action::RoundTrip(_) => {}
@@ -99,9 +113,12 @@ impl Promises {
 
 proptest! {
     #[test]
-    fn no_sequence_of_events_breaks_the_ladder(events in prop::collection::vec((events(), 0..40_000_u64), 0..60)) {
+    fn no_sequence_of_events_breaks_the_ladder(
+        confirms in confirms(),
+        events in prop::collection::vec((events(), 0..40_000_u64), 0..60),
+    ) {
         let mut now = Duration::from_secs(5);
-        let (mut session, first) = Session::upgraded(now);
+        let (mut session, first) = Session::upgraded(now, confirms);
         let mut promises = Promises::default();
         promises.note(&first)?;
         for (event, passed_ms) in events {
@@ -111,6 +128,7 @@ proptest! {
                 Event::Fault(error) => session.faulty(now, error),
                 Event::Ended => session.ended(now),
                 Event::Written(mark) => { session.written(now, mark); vec![] }
+                Event::Sent(seq) => { session.sent_durable(now, seq, None); vec![] }
                 Event::Hold(held) => { session.hold_reading(now, held); vec![] }
                 Event::Hangup => session.end(now, LinkDown::Hangup),
                 Event::Tick => session.tick(now),
@@ -130,15 +148,20 @@ proptest! {
         registered in any::<bool>(),
         interval in 0..100_000_u32,
         barriers in 0..5_u64,
+        confirms in confirms(),
+        durable in 0..3_u64,
     ) {
         let mut now = Duration::ZERO;
-        let (mut session, _) = Session::upgraded(now);
+        let (mut session, _) = Session::upgraded(now, confirms);
         if registered {
             let ack = v1::RegisterAck { heartbeat_interval_sec: interval, ..Default::default() };
             session.received(now, Message::Binary(encode(1, 2, "", Payload::RegisterAck(ack)).unwrap()));
         }
         for token in 0..barriers {
             session.written(now, Mark::Barrier(token));
+        }
+        for seq in 0..durable {
+            session.sent_durable(now, seq, None);
         }
         let mut ticks = 0;
         while let Some(due) = session.next_deadline() {

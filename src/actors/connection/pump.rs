@@ -2,8 +2,8 @@
 
 use super::backlog::{Backlog, Delivery, answered};
 use super::shared::Shared;
-use super::writer::{ControlLane, Window, Writer};
-use crate::actors::messages::{BarrierPassed, Command, RoundTrip, TakeSeq};
+use super::writer::{ControlLane, Window, Writer, Written};
+use crate::actors::messages::{Acked, BarrierPassed, Command, RoundTrip, TakeSeq};
 use crate::channel::assemble::Assembler;
 use crate::channel::dial::{Dialer, Link, LinkSink, LinkStream};
 use crate::channel::frame::{Frame, FrameError, close_code};
@@ -51,10 +51,11 @@ impl Pump {
             dialed = dial(&*dialer) => dialed,
         };
         drop(dialer);
-        let Link { mut sink, stream } = match dialed {
+        let Link { mut sink, stream, confirms } = match dialed {
             Ok(link) => link,
             Err(error) => return error.into(),
         };
+        shared.upgraded(confirms);
         shared.changed(LinkState::Registering, None);
         let end = match first_message(&shared, register).await {
             Ok(register) => converse(&shared, register, &mut sink, stream, windows).await,
@@ -94,7 +95,7 @@ async fn converse(
 ) -> LinkDown {
     let lane = ControlLane::default();
     let backlog = Backlog::default();
-    let (written, mut marks) = mpsc::unbounded_channel();
+    let (written, mut left) = mpsc::unbounded_channel();
     let mut writer = pin!(Writer { sink, lane: &lane, written }.write(windows));
     let mut delivery = pin!(backlog.deliver(shared));
     let mut timer = pin!(sleep_until(Instant::now()));
@@ -120,7 +121,7 @@ async fn converse(
                 writing = false;
                 talk.writer_ended(end);
             }
-            Some(mark) = marks.recv() => talk.session.written(talk.now(), mark),
+            Some(written) = left.recv() => talk.written(written),
             () = shared.hung_up() => talk.end(LinkDown::Hangup),
             down = &mut delivery, if delivering => {
                 delivering = false;
@@ -162,7 +163,7 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     fn new(shared: &'a Shared, lane: &'a ControlLane, backlog: &'a Backlog, register: Bytes) -> Self {
-        let (session, actions) = Session::upgraded(Moment::ZERO);
+        let (session, actions) = Session::upgraded(Moment::ZERO, shared.confirms());
         let mut talk = Self {
             shared,
             lane,
@@ -204,6 +205,14 @@ impl<'a> Conversation<'a> {
         }
         let actions = self.session.tick(now);
         self.perform(actions);
+    }
+
+    fn written(&mut self, written: Written) {
+        let now = self.now();
+        match written {
+            Written::Ping(mark) => self.session.written(now, mark),
+            Written::Durable { seq, own_id } => self.session.sent_durable(now, seq, own_id),
+        }
     }
 
     fn end(&mut self, why: LinkDown) {
@@ -278,16 +287,20 @@ impl<'a> Conversation<'a> {
                 let ack = v1::Ack { correlation_id, accepted: false, reason: reason.to_owned() };
                 self.deliver(Delivery::Ack(ack));
             }
-            Action::Confirmed { correlation_id } => {
-                tracing::debug!(%correlation_id, "ignored an end-to-end ack: none was agreed on");
+            Action::Acked { seq, refused } => {
+                let acked = Acked { generation: self.shared.generation(), seq, refused };
+                self.shared.report(|to| &to.acked, acked);
+            }
+            Action::StrayAck { correlation_id } => {
+                tracing::debug!(%correlation_id, "ignored an ack that nothing waits for");
             }
             Action::Ignored(what) => self.ignore(what),
             Action::BarrierPassed(token) => {
                 let passed = BarrierPassed { generation: self.shared.generation(), token };
-                self.shared.neighbours().barrier_passed.do_send(passed);
+                self.shared.report(|to| &to.barrier_passed, passed);
             }
             Action::RoundTrip(duration) => {
-                self.shared.neighbours().round_trip.do_send(RoundTrip(duration));
+                self.shared.report(|to| &to.round_trip, RoundTrip(duration));
             }
             Action::Down(why) => self.down = Some(why),
         }

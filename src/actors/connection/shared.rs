@@ -1,7 +1,7 @@
 //! What the shell and the pump of a connection have in common.
 
 use super::ConnectionNeighbours;
-use crate::actors::messages::{Generation, LinkChanged, LinkLost, LinkUp, Transmit};
+use crate::actors::messages::{Confirms, Generation, LinkChanged, LinkLost, LinkUp, Transmit};
 use crate::model::LinkState;
 use actix::WeakRecipient;
 use actix::prelude::*;
@@ -16,6 +16,8 @@ pub(super) struct Shared {
     link: RefCell<Option<WeakRecipient<Transmit>>>,
     /// Set once the listeners were told.
     up: Cell<Option<Duration>>,
+    /// Known once the upgrade is done.
+    confirms: Cell<Confirms>,
     hangup: Notify,
 }
 
@@ -26,6 +28,7 @@ impl Shared {
             neighbours: RefCell::new(neighbours),
             link: RefCell::new(None),
             up: Cell::new(None),
+            confirms: Cell::default(),
             hangup: Notify::new(),
         }
     }
@@ -39,8 +42,25 @@ impl Shared {
         self.neighbours.borrow().clone()
     }
 
+    /// Says something to one of them.
+    pub(super) fn report<M>(&self, whom: impl FnOnce(&ConnectionNeighbours) -> &Recipient<M>, message: M)
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        whom(&self.neighbours.borrow()).do_send(message);
+    }
+
     pub(super) fn started(&self, link: WeakRecipient<Transmit>) {
         *self.link.borrow_mut() = Some(link);
+    }
+
+    pub(super) fn upgraded(&self, confirms: Confirms) {
+        self.confirms.set(confirms);
+    }
+
+    pub(super) fn confirms(&self) -> Confirms {
+        self.confirms.get()
     }
 
     pub(super) fn hang_up(&self) {
@@ -88,7 +108,8 @@ impl Shared {
         let link = self.link.borrow().as_ref().and_then(WeakRecipient::upgrade);
         // Without an address the actor is stopping, and the link is lost in a moment.
         if let Some(link) = link {
-            listener.do_send(LinkUp { generation: self.generation, link, heartbeat_interval });
+            let (generation, confirms) = (self.generation, self.confirms());
+            listener.do_send(LinkUp { generation, link, heartbeat_interval, confirms });
         }
     }
 }

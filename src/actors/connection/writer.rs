@@ -1,12 +1,13 @@
 //! The way out: windows of messages, flushed once each, with control frames passing between their
 //! messages instead of waiting behind 4 MiB.
 
-use crate::actors::messages::Outgoing;
+use crate::actors::messages::{Outgoing, Proof};
 use crate::channel::LinkDown;
 use crate::channel::dial::LinkSink;
 use crate::channel::frame::{Frame, FrameError};
 use crate::channel::limits::WRITE_TIMEOUT;
 use crate::channel::session::Mark;
+use crate::wire;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use std::cell::{Cell, RefCell};
@@ -22,9 +23,19 @@ const MAX_WAITING_PONGS: usize = 16;
 /// What one `Transmit` asks.
 pub(super) struct Window {
     pub(super) envelopes: Vec<Outgoing>,
-    pub(super) barrier: Option<u64>,
+    pub(super) proof: Proof,
     /// Told after the flush; dropped when the link ends before.
     pub(super) done: oneshot::Sender<()>,
+}
+
+/// What went into the socket's buffer, for the session to wait for its answer.
+pub(super) enum Written {
+    Ping(Mark),
+    /// A message to be acknowledged end to end, and the correlation_id that it carries.
+    Durable {
+        seq: u64,
+        own_id: Option<Box<str>>,
+    },
 }
 
 /// What must go out before the next message of a window.
@@ -103,8 +114,9 @@ enum Pace {
 pub(super) struct Writer<'a> {
     pub(super) sink: &'a mut LinkSink,
     pub(super) lane: &'a ControlLane,
-    /// Hears of each ping as it goes into the socket's buffer, so before its pong can be read.
-    pub(super) written: mpsc::UnboundedSender<Mark>,
+    /// Hears of each as it goes into the socket's buffer, so before its answer can be read. The Queue's
+    /// window bounds them.
+    pub(super) written: mpsc::UnboundedSender<Written>,
 }
 
 impl Writer<'_> {
@@ -137,15 +149,29 @@ impl Writer<'_> {
                 within(self.sink.flush()).await?;
                 return Ok(Pace::Closed);
             }
-            within(self.sink.feed(Frame::binary(outgoing.envelope))).await?;
+            self.feed_message(outgoing, window.proof).await?;
         }
-        if let Some(token) = window.barrier {
-            self.feed_ping(Mark::Barrier(token)).await?;
+        match window.proof {
+            Proof::Barrier(token) => self.feed_ping(Mark::Barrier(token)).await?,
+            Proof::Probe(token) => self.feed_ping(Mark::Probe(token)).await?,
+            Proof::None | Proof::Acks => {}
         }
         within(self.sink.flush()).await?;
         // Whoever asked may be gone.
         let _ = window.done.send(());
         Ok(Pace::GoOn)
+    }
+
+    async fn feed_message(&mut self, outgoing: Outgoing, proof: Proof) -> Result<(), LinkDown> {
+        let Outgoing { seq, envelope } = outgoing;
+        let to_be_acked = proof == Proof::Acks;
+        let own_id = wire::correlation_id_of(&envelope).filter(|_| to_be_acked).map(Box::from);
+        within(self.sink.feed(Frame::binary(envelope))).await?;
+        if to_be_acked {
+            // The reading half may be gone already; then nobody waits for the ack.
+            let _ = self.written.send(Written::Durable { seq, own_id });
+        }
+        Ok(())
     }
 
     async fn feed_control(&mut self) -> Result<Pace, LinkDown> {
@@ -165,7 +191,7 @@ impl Writer<'_> {
     async fn feed_ping(&mut self, mark: Mark) -> Result<(), LinkDown> {
         within(self.sink.feed(Frame::ping(mark.payload()))).await?;
         // The reading half may be gone already; then nobody waits for the pong.
-        let _ = self.written.send(mark);
+        let _ = self.written.send(Written::Ping(mark));
         Ok(())
     }
 }

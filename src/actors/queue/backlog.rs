@@ -1,8 +1,8 @@
 //! The durable messages in numbers: never the messages themselves, whatever waits.
 
 use crate::model::MessageKind;
-use crate::store::{OutboxTotals, SetAside};
-use std::collections::BTreeMap;
+use crate::store::{OutboxRecord, OutboxTotals, SetAside};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds that go when the queue is full, in this order. Results of runs never go (behaviour section 2).
 const EVICTABLE: [MessageKind; 2] = [MessageKind::Log, MessageKind::HealthResult];
@@ -13,6 +13,12 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     pub(super) kind: MessageKind,
     pub(super) bytes: u64,
+}
+
+impl From<&OutboxRecord> for Entry {
+    fn from(record: &OutboxRecord) -> Self {
+        Self { seq: record.seq, kind: record.kind, bytes: record.envelope.len() as u64 }
+    }
 }
 
 impl From<SetAside> for Entry {
@@ -132,10 +138,15 @@ impl Backlog {
     }
 }
 
+pub(super) fn seqs_of(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.seq).collect()
+}
+
 /// Takes the entries with these seqs out of a list.
 pub(super) fn take_out(list: &mut Vec<Entry>, gone: &[Entry]) {
-    if !gone.is_empty() {
-        list.retain(|entry| !gone.iter().any(|gone| gone.seq == entry.seq));
+    if !gone.is_empty() && !list.is_empty() {
+        let gone: BTreeSet<_> = gone.iter().map(|entry| entry.seq).collect();
+        list.retain(|entry| !gone.contains(&entry.seq));
     }
 }
 

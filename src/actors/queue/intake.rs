@@ -1,14 +1,13 @@
 //! A message comes in: durable ones take a seq and go to the disk, in order, once there is room.
 
-use super::backlog::{Entry, take_out};
-use super::notice::Evicted;
-use super::outflow::Ephemeral;
+use super::Queue;
+use super::backlog::Entry;
 use super::slots::Latest;
-use super::{Queue, metrics, seqs_of};
-use crate::actors::messages::{Commit, QueueError, ReadOutbox, Submit, Submitted};
-use crate::model::{DeliveryClass, MessageKind, RunId, unix_ms};
-use crate::store::{Change, OutboxPage, OutboxRecord, StoreError};
-use crate::wire::{self, EnvelopeError, MAX_MESSAGE_BYTES, Payload};
+use super::waiting::{Answer, Entrant, Ephemeral, Origin, Storing, not_encoded, refusal};
+use crate::actors::messages::{Commit, QueueError, Submit, Submitted};
+use crate::model::{DeliveryClass, MessageKind, unix_ms};
+use crate::store::{Change, OutboxRecord, StoreError};
+use crate::wire::{self, MAX_MESSAGE_BYTES};
 use actix::prelude::*;
 use std::future::ready;
 use tokio::sync::oneshot;
@@ -18,38 +17,9 @@ use tokio::time::Instant;
 /// by a fault, and keeps that fault from filling the memory.
 const MAX_ENTRANTS: usize = 4_096;
 
-/// Messages that one step of making room chooses at most.
-const EVICT_MESSAGES: usize = 256;
-
-type Answer = Result<Submitted, QueueError>;
-
-/// A durable message that has no seq yet.
-#[derive(Debug)]
-pub(super) struct Entrant {
-    payload: Payload,
-    correlation_id: String,
-    with: Vec<Change>,
-    kind: MessageKind,
-    /// At least its bytes on disk.
-    size: u64,
-    from: Origin,
-}
-
-/// A durable message on its way to the disk.
-#[derive(Debug)]
-pub(super) struct Storing {
-    pub(super) from: Origin,
-    /// The run that it ends.
-    ended: Option<RunId>,
-}
-
-/// Who hears what became of it.
-#[derive(Debug)]
-pub(super) enum Origin {
-    Sender(oneshot::Sender<Answer>),
-    /// The queue itself tells what it dropped.
-    Notice(Evicted),
-}
+/// Ephemeral messages that wait for the link, at most: more means that it does not keep up, and a late
+/// sign of life is none.
+const MAX_EPHEMERALS: usize = 16;
 
 impl Handler<Submit> for Queue {
     type Result = ResponseFuture<Answer>;
@@ -80,7 +50,8 @@ impl Queue {
         match class {
             DeliveryClass::Durable(kind) => {
                 let (size, from) = (bytes as u64, Origin::Sender(answer));
-                self.enter(Entrant { payload, correlation_id, with, kind, size, from }, ctx)
+                self.enter(Entrant { payload, correlation_id, with, kind, size, from }, ctx);
+                Ok(())
             }
             DeliveryClass::Latest(_) | DeliveryClass::Ephemeral if !with.is_empty() => {
                 Err(QueueError::NotDurable)
@@ -89,24 +60,35 @@ impl Queue {
                 self.slots.put(slot, Latest { payload, correlation_id });
                 // A sender that went away does not want to know.
                 let _ = answer.send(Ok(Submitted::InSlot));
-                self.pump(ctx);
+                self.go_on(ctx);
                 Ok(())
             }
             DeliveryClass::Ephemeral => self.send_now(Ephemeral { payload, correlation_id, answer }, ctx),
         }
     }
 
-    fn enter(&mut self, entrant: Entrant, ctx: &mut Context<Self>) -> Result<(), QueueError> {
-        if !self.ready {
-            return Err(QueueError::StoreGone);
+    fn send_now(&mut self, ephemeral: Ephemeral, ctx: &mut Context<Self>) -> Result<(), QueueError> {
+        if self.link.is_none() {
+            return Err(QueueError::NotConnected);
         }
-        let waiting = self.entrants.len() + self.storing.len();
-        if waiting >= MAX_ENTRANTS {
-            return Err(QueueError::Busy(waiting));
+        if self.ephemerals.len() >= MAX_EPHEMERALS {
+            return Err(QueueError::Busy(self.ephemerals.len()));
         }
-        self.entrants.push_back(entrant);
-        self.admit(ctx);
+        self.ephemerals.push_back(ephemeral);
+        self.go_on(ctx);
         Ok(())
+    }
+
+    fn enter(&mut self, entrant: Entrant, ctx: &mut Context<Self>) {
+        let waiting = self.entrants.len() + self.storing.len();
+        if !self.ready {
+            self.answer(entrant.from, Err(QueueError::StoreGone));
+        } else if waiting >= MAX_ENTRANTS {
+            self.answer(entrant.from, Err(QueueError::Busy(waiting)));
+        } else {
+            self.entrants.push_back(entrant);
+            self.admit(ctx);
+        }
     }
 
     /// Lets the messages that wait in, in their order, as far as there is room.
@@ -114,6 +96,10 @@ impl Queue {
         while self.evicting.is_none()
             && let Some(size) = self.entrants.front().map(|entrant| entrant.size)
         {
+            if let Some(error) = self.no_room.take() {
+                self.refuse_first(error);
+                continue;
+            }
             if !self.ready {
                 self.refuse_first(QueueError::StoreGone);
                 continue;
@@ -123,11 +109,14 @@ impl Queue {
             if over > 0 {
                 if over <= self.backlog.evictable_bytes() {
                     self.evict(over, ctx);
+                    // What is on its way to the disk may be evicted once it is there.
+                    if self.evicting.is_none() {
+                        continue;
+                    }
                 } else if self.storing.is_empty() {
                     self.refuse_first(QueueError::Full { bytes, limit: self.max_queue_bytes });
                     continue;
                 }
-                // What is on its way to the disk may be evicted once it is there.
                 return;
             }
             if self.seqs.peek().is_none() {
@@ -145,7 +134,9 @@ impl Queue {
                 self.store(entrant, ctx);
             }
         }
-        self.quit_when_done(ctx);
+        if self.entrants.is_empty() {
+            self.no_room = None;
+        }
     }
 
     fn refuse_first(&mut self, error: QueueError) {
@@ -160,10 +151,10 @@ impl Queue {
                 // A sender that went away does not want to know.
                 let _ = sender.send(answer);
             }
-            (Origin::Notice(_), Ok(_)) => {}
-            (Origin::Notice(evicted), Err(error)) => {
+            (Origin::Notice(told), Ok(_)) => self.notice.told(told),
+            (Origin::Notice(told), Err(error)) => {
                 tracing::debug!(%error, "dropped messages are told later");
-                self.notice.put_back(evicted);
+                self.notice.put_back(told);
             }
         }
     }
@@ -183,6 +174,9 @@ impl Queue {
         let mut changes = Vec::with_capacity(1 + with.len());
         changes.push(Change::Append(OutboxRecord { seq, kind, envelope }));
         changes.extend(with);
+        if let Origin::Notice(_) = &from {
+            changes.push(Change::PutDropped(self.notice.left_to_tell()));
+        }
         let request = store.commit.send(Commit(changes));
         self.take_seq(ctx);
         self.backlog.arrives(Entry { seq, kind, bytes });
@@ -220,67 +214,7 @@ impl Queue {
             }
         }
         self.observe();
-        self.admit(ctx);
-        self.pump(ctx);
-    }
-
-    /// Makes room for so many bytes, a step at a time: the oldest of the kind that goes first.
-    fn evict(&mut self, bytes: u64, ctx: &mut Context<Self>) {
-        let (Some(store), Some(kind)) = (&self.store, self.backlog.first_to_go()) else {
-            return self.refuse_first(QueueError::StoreGone);
-        };
-        self.evicting = Some(Vec::new());
-        let max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let read = ReadOutbox { kind: Some(kind), after: 0, max_count: EVICT_MESSAGES, max_bytes };
-        let request = store.read.send(read);
-        let epoch = self.store_epoch;
-        ctx.spawn(request.into_actor(self).map(move |answer, act, ctx| match answer {
-            _ if epoch != act.store_epoch => {}
-            Ok(Ok(page)) => act.evict_these(kind, page, ctx),
-            refused => act.evicted(refused.map(|page| page.map(drop)), ctx),
-        }));
-    }
-
-    fn evict_these(&mut self, kind: MessageKind, page: OutboxPage, ctx: &mut Context<Self>) {
-        let gone: Vec<_> = page.set_aside.into_iter().map(Entry::from).collect();
-        self.backlog.left(&gone);
-        if page.records.is_empty() && gone.is_empty() {
-            self.backlog.none_of(kind);
-        }
-        let chosen: Vec<_> = page.records.iter().map(entry_of).collect();
-        let Some(store) = self.store.as_ref().filter(|_| !chosen.is_empty()) else {
-            return self.evicted(Ok(Ok(())), ctx);
-        };
-        let request = store.commit.send(Commit(vec![Change::Remove(seqs_of(&chosen))]));
-        self.evicting = Some(chosen);
-        let epoch = self.store_epoch;
-        ctx.spawn(request.into_actor(self).map(move |answer, act, ctx| {
-            if epoch == act.store_epoch {
-                act.evicted(answer, ctx);
-            }
-        }));
-    }
-
-    fn evicted(&mut self, answer: Result<Result<(), StoreError>, MailboxError>, ctx: &mut Context<Self>) {
-        let gone = self.evicting.take().unwrap_or_default();
-        if let Ok(Ok(())) = answer {
-            self.backlog.left(&gone);
-            if let Some(link) = &mut self.link {
-                link.forget(&gone);
-            }
-            if let Some(removing) = &mut self.removing {
-                take_out(removing, &gone);
-            }
-            for entry in &gone {
-                metrics::evicted(entry.kind);
-                self.notice.count(entry.kind);
-            }
-            self.tell_evicted(ctx);
-        } else {
-            self.refuse_first(refusal(answer));
-        }
-        self.observe();
-        self.admit(ctx);
+        self.go_on(ctx);
     }
 
     /// Tells the server what was dropped, when it can hear it and has not heard it just now.
@@ -306,30 +240,11 @@ impl Queue {
         if self.notice.due_in(now).is_none() {
             return;
         }
-        let (evicted, payload) = self.notice.take(now);
+        let (told, payload) = self.notice.take(now);
         let size = wire::size_bound("", &payload) as u64;
-        let (kind, from) = (MessageKind::Log, Origin::Notice(evicted));
+        // Not a LogEvent to the bounds: what tells of the evicted must not be evicted.
+        let (kind, from) = (MessageKind::Run, Origin::Notice(told));
         let entrant = Entrant { payload, correlation_id: String::new(), with: Vec::new(), kind, size, from };
-        if self.enter(entrant, ctx).is_err() {
-            self.notice.put_back(evicted);
-        }
-    }
-}
-
-fn entry_of(record: &OutboxRecord) -> Entry {
-    Entry { seq: record.seq, kind: record.kind, bytes: record.envelope.len() as u64 }
-}
-
-pub(super) fn not_encoded(error: &EnvelopeError) -> QueueError {
-    match error {
-        EnvelopeError::TooLarge { bytes } => QueueError::TooLarge { bytes: *bytes, limit: MAX_MESSAGE_BYTES },
-        EnvelopeError::Undecodable(_) => QueueError::NotOurs,
-    }
-}
-
-fn refusal(answer: Result<Result<(), StoreError>, MailboxError>) -> QueueError {
-    match answer {
-        Ok(Err(error)) => QueueError::Store(error),
-        Ok(Ok(())) | Err(MailboxError::Closed | MailboxError::Timeout) => QueueError::StoreGone,
+        self.enter(entrant, ctx);
     }
 }

@@ -1,28 +1,39 @@
 //! What goes to the server, in which order, how sure, and how much may wait.
 //!
 //! A durable message takes a seq and goes to the StateStore; its sender hears after the commit. From
-//! there one window at a time goes to the link, read by a cursor: at most [`WINDOW_MESSAGES`] messages or
-//! [`WINDOW_BYTES`] are in memory, however many wait. A window ends with the delivery barrier, and only
-//! when that comes back do its messages leave the disk. When the link ends first, the next link begins
-//! with the oldest again: same seq, same time. Slots and ephemeral messages go between the parts of a
-//! window.
+//! there messages go to the link through a rolling window: read by a cursor, in the order of seq, at most
+//! [`WINDOW_MESSAGES`] or [`WINDOW_BYTES`] unconfirmed, however many wait. A delivery barrier follows every
+//! [`BARRIER_MESSAGES`]; what its pong proves, or the server's own acks where they were agreed on, leaves
+//! the disk in one transaction, and the next are read into its room. When the link ends first, the next
+//! link begins with the oldest again: same seq, same time. Slots and ephemeral messages go between.
 //!
 //! | file | what |
 //! |---|---|
-//! | `intake` | a message comes in; room is made for it |
-//! | `outflow` | messages go out; what was confirmed leaves the disk |
-//! | `seq`, `backlog`, `link`, `slots`, `notice` | the states of these two, without an actor |
+//! | `intake` | a message comes in; it waits for room and a seq, and goes to the disk |
+//! | `eviction` | room is made |
+//! | `outflow` | messages go out |
+//! | `confirmation` | what the server has leaves the disk |
+//! | `flight`, `removal`, `backlog`, `slots`, `notice`, `seq` | the states of these, without an actor |
+//! | `link`, `waiting` | a link; who waits for an answer |
+//!
+//! None of the first four calls another: what changed one's state is told by [`Queue::go_on`], and all of
+//! them look at once, after everything that waits in the mailbox.
 
 mod backlog;
+mod confirmation;
+mod eviction;
+mod flight;
 mod intake;
 mod link;
 mod metrics;
 mod notice;
 mod outflow;
+mod removal;
 mod seq;
 mod slots;
+mod waiting;
 
-pub use link::{WINDOW_BYTES, WINDOW_MESSAGES};
+pub use flight::{BARRIER_MESSAGES, WINDOW_BYTES, WINDOW_MESSAGES};
 pub use metrics::describe;
 
 use super::life::Life;
@@ -32,16 +43,17 @@ use super::messages::{
 use crate::model::{QueueStatus, unix_ms};
 use crate::store::{Change, Recovered, StoreError};
 use actix::prelude::*;
-use backlog::{Backlog, Entry};
-use intake::{Entrant, Storing};
+use backlog::Backlog;
+use eviction::Evicting;
 use link::Link;
 use notice::Notice;
-use outflow::{Ephemeral, Senders};
+use removal::Removal;
 use seq::SeqSource;
 use slots::Slots;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use waiting::{Entrant, Ephemeral, Senders, Storing};
 
 /// Messages in the mailbox before senders are pushed back.
 const MAILBOX: usize = 256;
@@ -70,6 +82,11 @@ pub struct QueueNeighbours {
     pub recover: Recipient<Recover>,
 }
 
+/// Let in what waits, let out what can go.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct GoOn;
+
 /// The actor.
 pub struct Queue {
     life: Life,
@@ -87,8 +104,10 @@ pub struct Queue {
     entrants: VecDeque<Entrant>,
     /// Given to the store, by seq.
     storing: BTreeMap<u64, Storing>,
-    /// Chosen to make room; empty while they are being chosen.
-    evicting: Option<Vec<Entry>>,
+    /// Room is being made.
+    evicting: Option<Evicting>,
+    /// Why no room could be made, for the first that waits.
+    no_room: Option<QueueError>,
     link: Option<Link>,
     links: u64,
     next_token: u64,
@@ -96,11 +115,14 @@ pub struct Queue {
     ephemerals: VecDeque<Ephemeral>,
     /// Who waits for the `Transmit` that the link has not answered.
     in_transit: Senders,
-    /// Confirmed, not yet off the disk. No window is read before they are.
-    removing: Option<Vec<Entry>>,
-    remove_sent: bool,
+    removal: Removal,
+    /// Messages that the server refused for good, since the start.
+    refused: u64,
+    refusals_logged: u64,
     notice: Notice,
     notice_timer: bool,
+    /// A `GoOn` is on its way.
+    going_on: bool,
     quitters: Vec<oneshot::Sender<()>>,
 }
 
@@ -120,6 +142,7 @@ impl Queue {
             entrants: VecDeque::new(),
             storing: BTreeMap::new(),
             evicting: None,
+            no_room: None,
             link: None,
             links: 0,
             // The pong of a barrier that an earlier life asked for on the same link means nothing here.
@@ -127,10 +150,12 @@ impl Queue {
             slots: Slots::default(),
             ephemerals: VecDeque::new(),
             in_transit: Senders::new(),
-            removing: None,
-            remove_sent: false,
+            removal: Removal::default(),
+            refused: 0,
+            refusals_logged: 0,
             notice: Notice::default(),
             notice_timer: false,
+            going_on: false,
             quitters: Vec::new(),
         }
     }
@@ -141,20 +166,20 @@ impl Queue {
             return;
         };
         let epoch = self.store_epoch;
-        // Confirmed messages that an earlier store did not remove are not to be counted as waiting.
-        let confirmed = self.removing.as_deref().map(seqs_of);
+        // What the server has and an earlier store did not remove is not to be counted as waiting.
+        let changes = self.removal.begin();
         let recovering = async move {
-            let removed = match confirmed {
-                Some(seqs) => {
-                    matches!(store.commit.send(Commit(vec![Change::Remove(seqs)])).await, Ok(Ok(())))
-                }
+            let removed = match changes {
+                Some(changes) => matches!(store.commit.send(Commit(changes)).await, Ok(Ok(()))),
                 None => false,
             };
             (removed, store.recover.send(Recover).await)
         };
         ctx.wait(recovering.into_actor(self).map(move |(removed, answer), act, ctx| {
             if removed {
-                metrics::confirmed(act.removing.take().map_or(0, |confirmed| confirmed.len() as u64));
+                act.take_in_removed();
+            } else {
+                act.removal.failed();
             }
             match answer {
                 Ok(Ok(recovered)) => act.recovered(&recovered, ctx),
@@ -175,9 +200,11 @@ impl Queue {
     fn recovered(&mut self, recovered: &Recovered, ctx: &mut Context<Self>) {
         self.backlog.begin(&recovered.outbox);
         self.seqs.begin(recovered.next_seq);
+        self.notice.recovered(recovered.dropped);
+        self.removal.paused = false;
         self.ready = true;
         self.observe();
-        self.remove(ctx);
+        self.go_on(ctx);
         // Who asks for a seq or sends a message before the first reservation is on disk waits for it.
         if let Some(reserving) = self.reserve() {
             ctx.wait(reserving);
@@ -193,13 +220,13 @@ impl Queue {
     fn forget_store(&mut self) {
         self.ready = false;
         self.reserving = false;
-        self.remove_sent = false;
+        self.removal.failed();
         self.evicting = None;
         for (_, storing) in std::mem::take(&mut self.storing) {
             self.answer(storing.from, Err(QueueError::StoreGone));
         }
         if let Some(link) = &mut self.link {
-            link.stop_reading();
+            link.flight.stop_reading();
         }
     }
 
@@ -231,8 +258,7 @@ impl Queue {
                 Ok(Err(error)) => act.reserve_error = Some(error),
                 Err(_) => {}
             }
-            act.admit(ctx);
-            act.pump(ctx);
+            act.go_on(ctx);
         })))
     }
 
@@ -245,9 +271,16 @@ impl Queue {
         metrics::pending(self.backlog.depth(), self.backlog.bytes());
     }
 
+    /// Something changed: everybody looks what there is to do, once, after what waits in the mailbox.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.going_on, true) {
+            ctx.notify(GoOn);
+        }
+    }
+
     /// The end, once nothing is on its way to the disk.
     fn quit_when_done(&mut self, ctx: &mut Context<Self>) {
-        let busy = !self.entrants.is_empty() || !self.storing.is_empty() || self.remove_sent;
+        let busy = !self.entrants.is_empty() || !self.storing.is_empty() || self.removal.is_on_its_way();
         if self.quitters.is_empty() || busy {
             return;
         }
@@ -259,10 +292,6 @@ impl Queue {
     }
 }
 
-fn seqs_of(entries: &[Entry]) -> Vec<u64> {
-    entries.iter().map(|entry| entry.seq).collect()
-}
-
 impl Actor for Queue {
     type Context = Context<Self>;
 
@@ -272,6 +301,19 @@ impl Actor for Queue {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.life.tell();
+    }
+}
+
+impl Handler<GoOn> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, _: GoOn, ctx: &mut Self::Context) {
+        self.going_on = false;
+        self.tell_evicted(ctx);
+        self.admit(ctx);
+        self.remove(ctx);
+        self.pump(ctx);
+        self.quit_when_done(ctx);
     }
 }
 
@@ -301,9 +343,10 @@ impl Handler<GetQueueStatus> for Queue {
         MessageResult(QueueStatus {
             depth: self.backlog.depth(),
             bytes: self.backlog.bytes(),
-            in_flight: self.link.as_ref().map_or(0, Link::in_flight),
+            in_flight: self.link.as_ref().map_or(0, |link| link.flight.in_flight()),
             last_seq: self.seqs.last(),
             evicted: self.notice.total,
+            refused: self.refused,
         })
     }
 }
@@ -322,7 +365,7 @@ impl Handler<Quit> for Queue {
         let (quitter, done) = oneshot::channel();
         self.quitters.push(quitter);
         self.tell_evicted_now(ctx);
-        self.quit_when_done(ctx);
+        self.go_on(ctx);
         Box::pin(async move {
             // An actor that ended without saying so has finished as well.
             let _ = done.await;

@@ -15,8 +15,11 @@ pub(super) struct Latest {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     waiting: BTreeMap<Slot, Latest>,
-    /// Given to the link, which has not answered: back they go if it ends, unless a newer one came.
+    /// Given to the link, which has not answered.
     in_transit: BTreeMap<Slot, Latest>,
+    /// Written, and followed by a ping with this token that has not come back: a link that breaks may
+    /// have taken them with it.
+    unproven: BTreeMap<Slot, (Latest, u64)>,
 }
 
 impl Slots {
@@ -30,6 +33,7 @@ impl Slots {
         let slot = Slot::Progress(run_id.clone());
         self.waiting.remove(&slot);
         self.in_transit.remove(&slot);
+        self.unproven.remove(&slot);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,14 +47,23 @@ impl Slots {
         Some(latest)
     }
 
-    /// What was taken is on the wire.
-    pub(super) fn sent(&mut self) {
-        self.in_transit.clear();
+    /// What was taken is written, and a ping with this token follows it.
+    pub(super) fn sent(&mut self, token: u64) {
+        for (slot, latest) in std::mem::take(&mut self.in_transit) {
+            self.unproven.insert(slot, (latest, token));
+        }
     }
 
-    /// The link ended before it had written what was taken.
+    /// The pong of that ping, or of a later one, came back.
+    pub(super) fn proven(&mut self, token: u64) {
+        self.unproven.retain(|_, (_, waits_for)| *waits_for > token);
+    }
+
+    /// What the link is not known to have brought goes back, unless a newer one came.
     pub(super) fn link_lost(&mut self) {
-        for (slot, latest) in std::mem::take(&mut self.in_transit) {
+        let unproven = std::mem::take(&mut self.unproven);
+        let older = unproven.into_iter().map(|(slot, (latest, _))| (slot, latest));
+        for (slot, latest) in std::mem::take(&mut self.in_transit).into_iter().chain(older) {
             self.waiting.entry(slot).or_insert(latest);
         }
     }
@@ -86,7 +99,22 @@ mod tests {
         slots.run_ended(&RunId::from("b"));
         slots.link_lost();
         assert_eq!(numbers(&mut slots), [1, 4]);
-        slots.sent();
+    }
+
+    #[test]
+    fn what_was_written_goes_back_until_a_pong_proves_it_read() {
+        let mut slots = Slots::default();
+        slots.put(Slot::Discovery, latest(1));
+        slots.put(Slot::Progress(RunId::from("a")), latest(2));
+        assert_eq!(numbers(&mut slots), [1, 2]);
+        slots.sent(7);
+        slots.proven(6);
+        slots.put(Slot::Discovery, latest(3));
+        assert_eq!(numbers(&mut slots), [3]);
+        slots.link_lost();
+        assert_eq!(numbers(&mut slots), [3, 2], "the newest of each");
+        slots.sent(8);
+        slots.proven(8);
         slots.link_lost();
         assert_eq!(numbers(&mut slots), [] as [u64; 0]);
     }

@@ -133,6 +133,7 @@ impl Factory for Children {
             link_up: addr.clone().recipient(),
             link_lost: addr.clone().recipient(),
             barrier_passed: addr.clone().recipient(),
+            acked: addr.clone().recipient(),
             status: addr.recipient(),
         };
         Born { door, ties }
@@ -278,6 +279,7 @@ fn connection_neighbours(doors: &Neighbourhood, reports: &LinkReports) -> Connec
         take_seq: doors.queue.take_seq.clone(),
         submit: doors.queue.submit.clone(),
         barrier_passed: doors.queue.barrier_passed.clone(),
+        acked: doors.queue.acked.clone(),
         listeners: vec![
             LinkListener { up: doors.queue.link_up.clone(), lost: doors.queue.link_lost.clone() },
             LinkListener { up: doors.heartbeat.link_up.clone(), lost: doors.heartbeat.link_lost.clone() },

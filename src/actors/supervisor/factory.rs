@@ -2,9 +2,10 @@
 //! Behind a trait, so that tests put others in their place.
 
 use crate::actors::messages::{
-    AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation, GetConfigVersion,
-    GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, InspectState, LinkChanged, LinkLost, LinkUp,
-    Quit, ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit, TakeSeq,
+    Acked, AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation,
+    GetConfigVersion, GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, InspectState, LinkChanged,
+    LinkLost, LinkUp, Quit, ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit,
+    TakeSeq,
 };
 use actix::prelude::*;
 
@@ -108,6 +109,8 @@ pub struct QueueDoor {
     pub link_lost: Recipient<LinkLost>,
     /// What was written is read.
     pub barrier_passed: Recipient<BarrierPassed>,
+    /// What the server answered end to end.
+    pub acked: Recipient<Acked>,
     /// Observed.
     pub status: Recipient<GetQueueStatus>,
 }

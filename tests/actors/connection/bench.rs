@@ -5,8 +5,8 @@ use actix::prelude::*;
 use backupy_agent::actors::connection::{Connection, ConnectionDeps, ConnectionNeighbours, LinkListener};
 use backupy_agent::actors::life::Life;
 use backupy_agent::actors::messages::{
-    BarrierPassed, ChildDown, ChildExit, ChildName, LinkChanged, LinkLost, LinkUp, Outgoing, RoundTrip,
-    ServerCommand, Submit, Submitted, TakeSeq, Transmit,
+    Acked, BarrierPassed, ChildDown, ChildExit, ChildName, Confirms, LinkChanged, LinkLost, LinkUp, Outgoing,
+    Proof, RoundTrip, ServerCommand, Submit, Submitted, TakeSeq, Transmit,
 };
 use backupy_agent::channel::dial::{Dialer, Link};
 use backupy_agent::channel::frame::{Frame, FrameError, FrameKind};
@@ -82,7 +82,7 @@ pub fn link(capacity: usize) -> (Link, Server) {
             Some((item, coming))
         }
     });
-    let link = Link { sink: Box::pin(sink), stream: Box::pin(stream) };
+    let link = Link { sink: Box::pin(sink), stream: Box::pin(stream), confirms: Confirms::Pongs };
     (link, Server { received, to_agent: Some(to_agent), read })
 }
 
@@ -133,6 +133,7 @@ pub struct Bench {
     pub states: Told<LinkChanged>,
     pub submits: Told<Submit>,
     pub barriers: Told<BarrierPassed>,
+    pub acks: Told<Acked>,
     pub ups: Told<LinkUp>,
     pub losts: Told<LinkLost>,
     pub commands: Told<ServerCommand>,
@@ -153,6 +154,7 @@ impl Bench {
         let (take_seq, _) = fake::quick(|_: &TakeSeq| Ok(SEQ));
         let (submit, submits) = fake::quick(|_: &Submit| Ok(Submitted::Sent));
         let (barrier_passed, barriers) = fake::quick(|_: &BarrierPassed| ());
+        let (acked, acks) = fake::quick(|_: &Acked| ());
         let (up, ups) = fake::quick(|_: &LinkUp| ());
         let (lost, losts) = fake::quick(|_: &LinkLost| ());
         let (to_dispatcher, commands) = fake::slow(dispatcher);
@@ -163,6 +165,7 @@ impl Bench {
             take_seq,
             submit,
             barrier_passed,
+            acked,
             listeners: vec![LinkListener { up, lost }],
             commands: to_dispatcher,
             link_changed,
@@ -176,7 +179,20 @@ impl Bench {
         })
         .start();
         let begin = Instant::now();
-        Self { connection, neighbours, begin, states, submits, barriers, ups, losts, commands, trips, ends }
+        Self {
+            connection,
+            neighbours,
+            begin,
+            states,
+            submits,
+            barriers,
+            acks,
+            ups,
+            losts,
+            commands,
+            trips,
+            ends,
+        }
     }
 
     /// Dialled, Register read, not answered.
@@ -190,6 +206,17 @@ impl Bench {
     /// Registered, without a configuration, heartbeats every 30 s.
     pub async fn established() -> (Self, Server) {
         let (bench, server) = Self::registering().await;
+        server.say("", register_ack(0, None));
+        bench.link().await;
+        (bench, server)
+    }
+
+    /// The same, with a server that acknowledges end to end.
+    pub async fn acking() -> (Self, Server) {
+        let (mut link, mut server) = link(64);
+        link.confirms = Confirms::Acks;
+        let bench = Self::new(Dial::Succeed(link));
+        server.next_envelope().await;
         server.say("", register_ack(0, None));
         bench.link().await;
         (bench, server)
@@ -245,7 +272,7 @@ pub fn outgoing(seq: u64) -> Outgoing {
 }
 
 pub fn window(seqs: std::ops::Range<u64>, barrier: Option<u64>) -> Transmit {
-    Transmit { envelopes: seqs.map(outgoing).collect(), barrier }
+    Transmit { envelopes: seqs.map(outgoing).collect(), proof: barrier.map_or(Proof::None, Proof::Barrier) }
 }
 
 /// Within a few milliseconds: what waits is looked for every millisecond.
