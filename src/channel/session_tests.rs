@@ -284,3 +284,86 @@ fn while_reading_is_held_silence_proves_nothing() {
     let why = LinkDown::BarrierTimeout(BARRIER_TIMEOUT);
     assert_eq!(session.tick(s(530)), [close(1001, &why), Action::Down(why)]);
 }
+
+/// Registered at 0 s, with end-to-end acks agreed on, and these left at 1 s.
+fn acking(seqs: std::ops::Range<u64>) -> Session {
+    let (mut session, _) = Session::upgraded(s(0), Confirms::Acks);
+    session.received(s(0), register_ack(0, None));
+    seqs.for_each(|seq| session.sent_durable(s(1), seq, None));
+    session
+}
+
+fn ack(correlation_id: &str, accepted: bool, reason: &str) -> Message {
+    let reason = reason.to_owned();
+    message("", Payload::Ack(v1::Ack { correlation_id: correlation_id.into(), accepted, reason }))
+}
+
+#[test]
+fn an_ack_answers_the_message_of_its_seq_once_and_a_pong_none() {
+    let mut session = acking(5..8);
+    assert_eq!(session.received(s(2), ack("6", true, "")), [Action::Acked { seq: 6, refused: None }]);
+    let stray = |id: &str| [Action::StrayAck { correlation_id: id.into() }];
+    for id in ["6", "8", "", "cmd-1"] {
+        assert_eq!(session.received(s(2), ack(id, true, "")), stray(id));
+    }
+    assert_eq!(
+        session.received(s(2), ack("5", false, "no such run")),
+        [Action::Acked { seq: 5, refused: Some("no such run".into()) }]
+    );
+    assert_eq!(session.received(s(2), Message::Pong(Mark::Barrier(7).payload())), []);
+}
+
+#[test]
+fn an_ack_that_does_not_come_within_30_s_ends_the_link_though_others_come() {
+    let why = LinkDown::AckTimeout(ACK_TIMEOUT);
+    let mut session = acking(5..8);
+    session.received(s(20), ack("7", true, ""));
+    session.received(s(30), Message::Ping("alive".into()));
+    assert_eq!(session.tick(Duration::from_millis(30_999)).len(), 1, "an own ping");
+    assert_eq!(session.tick(s(31)), [close(1001, &why), Action::Down(why.clone())]);
+
+    let mut session = acking(5..7);
+    session.received(s(25), ack("5", true, ""));
+    session.tick(s(30));
+    assert_eq!(session.tick(s(54)), [], "6 has been the oldest for 29 s");
+    session.hold_reading(s(54), true);
+    assert_eq!(session.tick(s(59)), [], "nothing is read: nothing is proved");
+    session.hold_reading(s(60), false);
+    session.tick(s(60));
+    assert_eq!(session.tick(s(89)), []);
+    assert!(matches!(&session.tick(s(90))[..], [.., Action::Down(down)] if *down == why));
+}
+
+#[test]
+fn a_probe_is_proved_by_its_pong_and_missed_by_nobody() {
+    let mut session = established();
+    session.written(s(1), Mark::Probe(3));
+    session.written(s(2), Mark::Own(1));
+    assert_eq!(
+        session.received(s(3), Message::Pong(Mark::Own(1).payload())),
+        [Action::BarrierPassed(3), Action::RoundTrip(s(1))],
+        "what stood before a ping that was answered was read"
+    );
+    (0..1000).for_each(|token| session.written(s(4), Mark::Probe(token)));
+    assert_eq!(session.outstanding.len(), 1, "a peer without pongs costs no memory");
+    session.received(s(60), Message::Ping("alive".into()));
+    assert!(session.tick(s(60)).iter().all(|action| matches!(action, Action::SendPing(_))));
+}
+
+#[test]
+fn a_message_that_is_too_heavy_is_refused_by_a_registered_agent_and_closes_with_1009_before() {
+    let targets = vec![v1::Target::default(); 50_000];
+    let heavy = v1::AgentConfig { targets, ..config(7) };
+    let update =
+        |id: &str| message(id, Payload::ConfigUpdate(v1::ConfigUpdate { config: Some(heavy.clone()) }));
+    let mut session = established();
+    let refused = session.received(s(1), update("cfg-7"));
+    assert!(
+        matches!(&refused[..], [Action::Refuse { correlation_id, .. }] if correlation_id == "cfg-7"),
+        "{refused:?}"
+    );
+    assert!(matches!(&session.received(s(1), update(""))[..], [Action::Ignored(_)]));
+    let (mut fresh, _) = Session::upgraded(s(0), Confirms::Pongs);
+    let actions = fresh.received(s(1), register_ack(0, Some(heavy.clone())));
+    assert!(matches!(&actions[..], [Action::Close { code: Some(1009), .. }]), "{actions:?}");
+}

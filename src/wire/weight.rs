@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn lists_of_nothing_are_heavy_wherever_they_stand() {
         let job = |job: v1::BackupJobSpec| v1::AgentConfig { jobs: vec![job], ..Default::default() };
-        let many = MAX_MESSAGE_BYTES / 2 - 100;
-        let numbers = v1::RetryPolicy { backoff_seconds: vec![0; 2 * many - 100], ..Default::default() };
+        let many = 100_000;
+        let numbers = v1::RetryPolicy { backoff_seconds: vec![0; 40 * many], ..Default::default() };
         let heavy = [
             v1::AgentConfig { targets: vec![v1::Target::default(); many], ..Default::default() },
             v1::AgentConfig { jobs: vec![v1::BackupJobSpec::default(); many], ..Default::default() },
@@ -118,8 +118,8 @@ mod tests {
                 health_checks: vec![v1::HealthCheckSpec::default(); many],
                 ..Default::default()
             },
-            job(v1::BackupJobSpec { pre_hooks: vec![String::new(); many], ..Default::default() }),
-            job(v1::BackupJobSpec { post_hooks: vec![String::new(); many], ..Default::default() }),
+            job(v1::BackupJobSpec { pre_hooks: vec![String::new(); 2 * many], ..Default::default() }),
+            job(v1::BackupJobSpec { post_hooks: vec![String::new(); 2 * many], ..Default::default() }),
             job(v1::BackupJobSpec { retry: Some(numbers), ..Default::default() }),
         ];
         for config in heavy {
@@ -127,7 +127,11 @@ mod tests {
             for payload in [Payload::RegisterAck(ack), update(config)] {
                 let envelope = encode(1, 2, "c", payload).unwrap();
                 let weight = decoded_bytes(&envelope);
-                assert!(weight > 3 * MAX_DECODED_BYTES, "{weight} of {} bytes", envelope.len());
+                assert!(
+                    weight > MAX_DECODED_BYTES && envelope.len() <= MAX_MESSAGE_BYTES,
+                    "{weight} of {} bytes",
+                    envelope.len()
+                );
             }
         }
     }

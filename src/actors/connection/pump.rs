@@ -24,6 +24,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// confused server fills the journal.
 const LOUD_IGNORED: u64 = 10;
 
+/// Frames that are read before every other task of the thread has its turn. A flood of frames that are
+/// there already never waits for anything, and would let nobody else live.
+const FRAMES_A_TURN: u32 = 64;
+
 pub(super) struct Pump {
     shared: Rc<Shared>,
     dialer: Box<dyn Dialer>,
@@ -101,6 +105,7 @@ async fn converse(
     let mut timer = pin!(sleep_until(Instant::now()));
     let (mut writing, mut delivering, mut reading) = (true, true, true);
     let mut talk = Conversation::new(shared, &lane, &backlog, register);
+    let mut frames = 0_u32;
     let end = loop {
         if let Some(down) = talk.down.take() {
             break down;
@@ -131,6 +136,10 @@ async fn converse(
             item = stream.next(), if reading && room => {
                 reading = item.is_some();
                 talk.read(item);
+                frames = frames.wrapping_add(1);
+                if frames.is_multiple_of(FRAMES_A_TURN) {
+                    tokio::task::yield_now().await;
+                }
             }
             () = &mut timer => {}
         }

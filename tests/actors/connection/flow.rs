@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Dial, about, link, register_ack, window};
 use actix::prelude::*;
-use backupy_agent::actors::messages::{BarrierPassed, Command, LinkGone, Submit};
+use backupy_agent::actors::messages::{BarrierPassed, Command, Confirms, LinkGone, Proof, Submit, Transmit};
 use backupy_agent::channel::LinkDown;
 use backupy_agent::channel::frame::{Frame, FrameKind};
 use backupy_agent::wire::{Payload, v1};
@@ -231,4 +231,77 @@ async fn a_flood_of_pings_is_answered_without_piling_up() {
         pongs.push(text_of(&server.next().await));
     }
     assert!(pongs.len() < 50, "{} pongs waited", pongs.len());
+}
+
+fn acked(bench: &Bench) -> Vec<(u64, Option<String>)> {
+    let acks = bench.acks.lock().unwrap();
+    acks.iter().map(|acked| (acked.seq, acked.refused.clone())).collect()
+}
+
+fn to_be_acked(seqs: std::ops::Range<u64>) -> Transmit {
+    Transmit { envelopes: seqs.map(super::bench::outgoing).collect(), proof: Proof::Acks }
+}
+
+#[actix::test]
+async fn a_server_that_agreed_on_acks_confirms_by_them_alone() {
+    let (bench, mut server) = Bench::acking().await;
+    assert_eq!(bench.ups.lock().unwrap()[0].confirms, Confirms::Acks);
+    let link = bench.link().await;
+    link.send(to_be_acked(3..6)).await.unwrap().unwrap();
+    for _ in 3..6 {
+        assert_eq!(server.next().await.kind, FrameKind::Binary);
+    }
+    let ack = |id: &str, accepted| {
+        let reason = if accepted { "" } else { "unknown run" }.to_owned();
+        Payload::Ack(v1::Ack { correlation_id: id.into(), accepted, reason })
+    };
+    for (id, accepted) in [("5", true), ("5", true), ("9", true), ("", true), ("x", true), ("3", false)] {
+        server.say("", ack(id, accepted));
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(acked(&bench), [(5, None), (3, Some("unknown run".into()))]);
+    // The link lives, and 4 ends it.
+    for _ in 0..14 {
+        sleep(Duration::from_secs(2)).await;
+        server.send(Frame::ping("alive"));
+    }
+    assert!(bench.ends.lock().unwrap().is_empty());
+    assert_eq!(bench.end().await.1, LinkDown::AckTimeout(Duration::from_secs(30)));
+    assert_eq!(server.next_close().await.0, 1001);
+}
+
+#[actix::test]
+async fn acks_of_a_server_that_did_not_agree_on_them_confirm_nothing() {
+    let (bench, server) = Bench::established().await;
+    let link = bench.link().await;
+    link.send(window(1..3, Some(7))).await.unwrap().unwrap();
+    for id in ["1", "2"] {
+        server.say(
+            "",
+            Payload::Ack(v1::Ack { correlation_id: id.into(), accepted: true, ..Default::default() }),
+        );
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert!(acked(&bench).is_empty() && bench.barriers.lock().unwrap().is_empty());
+    assert!(bench.ends.lock().unwrap().is_empty());
+}
+
+#[actix::test]
+async fn a_flood_of_tiny_frames_leaves_everybody_else_their_turn() {
+    let (bench, server) = Bench::established().await;
+    for _ in 0..200_000 {
+        server.send(Frame::pong(""));
+    }
+    // A neighbour that must have its turn while the flood is being read.
+    let turns = actix::spawn(async move {
+        let mut turns = 0_u32;
+        while server.read.get() < 200_000 {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        (turns, server)
+    });
+    let (turns, _server) = turns.await.unwrap();
+    assert!(turns > 1_000, "{turns} turns during 200,000 frames");
+    assert!(bench.ends.lock().unwrap().is_empty());
 }
