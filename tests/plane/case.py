@@ -19,10 +19,11 @@ SCENARIOS = []
 LIMIT_S = 180
 
 
-def scenario(function=None, *, long=False, limit_s=LIMIT_S):
-    """Registers a scenario; a long one runs only with LONG=1."""
+def scenario(function=None, *, long=False, heavy=False, limit_s=LIMIT_S):
+    """Registers a scenario; a long one runs only with LONG=1, a heavy one apart from those that measure
+    time: it keeps this side of the wire busy as well."""
     def register(function):
-        function.long, function.limit_s = long, limit_s
+        function.long, function.heavy, function.limit_s = long, heavy, limit_s
         SCENARIOS.append(function)
         return function
     return register(function) if function else register

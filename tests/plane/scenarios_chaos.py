@@ -52,12 +52,12 @@ async def storm(case, title, seconds):
           f"again, over {len(plane.sessions)} connections; {faults}", flush=True)
 
 
-@scenario
+@scenario(heavy=True)
 async def nothing_is_lost_or_invented_in_a_chaos_of_faults(case):
     await storm(case, "chaos", 24)
 
 
-@scenario(long=True, limit_s=LONG_S + 200)
+@scenario(long=True, heavy=True, limit_s=LONG_S + 200)
 async def the_long_form_of_the_chaos_of_faults(case):
     await storm(case, "chaos, ten minutes", LONG_S)
 
@@ -87,12 +87,12 @@ async def slaughter(case, title, kills):
           flush=True)
 
 
-@scenario
+@scenario(heavy=True)
 async def nothing_that_was_promised_is_lost_by_ten_kills(case):
     await slaughter(case, "kill -9", KILLS)
 
 
-@scenario(long=True, limit_s=LONG_S)
+@scenario(long=True, heavy=True, limit_s=LONG_S)
 async def the_long_form_of_the_kills(case):
     await slaughter(case, "kill -9, long", LONG_KILLS)
 

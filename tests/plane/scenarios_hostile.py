@@ -70,7 +70,7 @@ def frame(payload, first=0x82):
     return bytes([first, 127]) + size.to_bytes(8, "big") + payload
 
 
-@scenario
+@scenario(heavy=True)
 async def a_million_tiny_frames_are_taken_and_cost_nothing(case):
     plane, agent, session, watch = await quiet_pair(case)
     for what, piece in (("empty texts", b"\x81\x00"), ("empty envelopes", b"\x82\x00"),
@@ -81,7 +81,7 @@ async def a_million_tiny_frames_are_taken_and_cost_nothing(case):
     check(len(plane.sessions) == 1, "the link was given up")
 
 
-@scenario
+@scenario(heavy=True)
 async def fragments_without_content_are_refused(case):
     plane, agent, session, watch = await quiet_pair(case)
     await pour(session, b"\x02\x00" + b"\x00\x00" * 5000, 1)
@@ -105,7 +105,7 @@ async def compressed_frames_are_refused_although_the_upgrade_was_answered_with_c
     await honest(plane, session, "compression")
 
 
-@scenario
+@scenario(heavy=True)
 async def a_flood_of_register_acks_changes_nothing(case):
     plane, agent, session, watch = await quiet_pair(case)
     bare = frame(Envelope("RegisterAck", {"session_id": "flood", "heartbeat_interval_sec": 7}, 1, 1).encode())
@@ -140,17 +140,17 @@ async def many_versions(case, count, limit_s):
     await honest(plane, session, "a flood of versions")
 
 
-@scenario
+@scenario(heavy=True)
 async def a_flood_of_config_versions_ends_with_the_last_one(case):
     await many_versions(case, 20_000, 60)
 
 
-@scenario(long=True, limit_s=1500)
+@scenario(long=True, heavy=True, limit_s=1500)
 async def the_long_form_of_the_config_versions_is_a_million(case):
     await many_versions(case, 1_000_000, 1400)
 
 
-@scenario
+@scenario(heavy=True)
 async def a_flood_of_pings_of_the_contract_is_answered_or_dropped(case):
     plane, agent, session, watch = await quiet_pair(case)
     for batch in range(5):
@@ -186,6 +186,8 @@ async def flood(writer, block, limit_s=30):
                 break
             writer.write(block)
             await writer.drain()
+            # Draining what fits into a buffer lets nobody else have a turn, not even the news of the end.
+            await asyncio.sleep(0)
             sent += len(block)
     except OSError:
         pass

@@ -207,9 +207,9 @@ async fn of_configurations_that_wait_only_the_newest_is_applied_unless_an_answer
         .lock()
         .unwrap()
         .iter()
-        .map(|command| match &command.command {
-            Command::Configure(config) => config.version,
-            other => panic!("{other:?}"),
+        .map(|command| {
+            let Command::Configure(config) = &command.command else { panic!("{command:?}") };
+            config.version
         })
         .collect();
     assert_eq!(versions, [1, 5000, 6000, 6001, 6003]);
