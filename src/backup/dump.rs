@@ -143,6 +143,9 @@ impl Reading {
         }
         let bytes = dumped?;
         out.inner.finish().map_err(DumpError::Output)?;
+        for remark in driver.remarks() {
+            out.progress.warn(&remark, Vec::new());
+        }
         Ok((driver.engine_version(), bytes))
     }
 }

@@ -9,7 +9,10 @@
 mod common;
 
 mod contract;
+mod mariadb;
+mod mongodb;
 mod postgres;
+mod redis;
 mod run;
 mod server;
 mod store;

@@ -4,8 +4,12 @@ mod call;
 mod child;
 mod error;
 mod form;
+mod mongodb;
+mod mysql;
+mod place;
 mod postgres;
 pub mod private;
+mod redis;
 mod secret;
 mod sqlite;
 mod tail;
@@ -36,6 +40,11 @@ pub trait Driver {
     /// What every dump of the engine begins with.
     fn magic(&self) -> &'static [u8];
 
+    /// What the dump's owner should know of it although it went well.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Writes the whole dump; gives its length. It is an error, never a short success, when the
     /// dump ended before its end.
     ///
@@ -53,7 +62,19 @@ pub struct Scratch {
     pub room: Room,
 }
 
-/// Whether this version has a driver for the target.
+/// The engine's name for people.
+fn name(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Postgresql => "PostgreSQL",
+        Engine::Mysql => "MySQL",
+        Engine::Mariadb => "MariaDB",
+        Engine::Mongodb => "MongoDB",
+        Engine::Redis => "Redis",
+        Engine::Sqlite => "SQLite",
+    }
+}
+
+/// Whether this version can dump the target.
 ///
 /// # Errors
 /// [`DumpError::UnknownEngine`], [`DumpError::Strategy`], [`DumpError::Target`].
@@ -61,9 +82,8 @@ pub fn supports(target: &TargetSpec) -> Result<(), DumpError> {
     match target.engine {
         Some(Engine::Sqlite) => sqlite::supports(target),
         Some(Engine::Postgresql) => postgres::supports(target),
-        Some(Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis) | None => {
-            Err(DumpError::UnknownEngine { target: target.id.to_string() })
-        }
+        Some(Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis) => place::check(target),
+        None => Err(DumpError::UnknownEngine { target: target.id.to_string() }),
     }
 }
 
@@ -81,8 +101,11 @@ pub fn open(
     Ok(match target.engine {
         Some(Engine::Sqlite) => Box::new(sqlite::Sqlite::open(target, scratch, cancel)?),
         Some(Engine::Postgresql) => Box::new(postgres::Postgres::open(target, host)?),
-        Some(Engine::Mysql | Engine::Mariadb | Engine::Mongodb | Engine::Redis) | None => {
-            return Err(DumpError::UnknownEngine { target: target.id.to_string() });
+        Some(engine @ (Engine::Mysql | Engine::Mariadb)) => {
+            Box::new(mysql::Mysql::open(target, engine, host, &scratch)?)
         }
+        Some(Engine::Mongodb) => Box::new(mongodb::Mongodb::open(target, host, &scratch)?),
+        Some(Engine::Redis) => Box::new(redis::Redis::open(target, host)?),
+        None => return Err(DumpError::UnknownEngine { target: target.id.to_string() }),
     })
 }

@@ -10,7 +10,7 @@ mod version;
 
 use super::call::{Call, Host};
 use super::child::Child;
-use super::{Driver, DumpError, form, secret};
+use super::{Driver, DumpError, form, place, secret};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
@@ -57,9 +57,12 @@ pub struct Postgres {
 /// # Errors
 /// [`DumpError::Target`]
 pub fn supports(target: &TargetSpec) -> Result<(), DumpError> {
-    place(&target.connection)
-        .map(drop)
-        .map_err(|problem| DumpError::Target { target: target.id.to_string(), problem: problem.to_owned() })
+    place::check(target)?;
+    if target.connection.database.is_empty() {
+        let what = "names no database: set connection.database, one target for each database";
+        return Err(place::problem(target, what));
+    }
+    Ok(())
 }
 
 impl Postgres {
@@ -69,8 +72,7 @@ impl Postgres {
     /// [`DumpError::Target`], [`DumpError::ToolMissing`].
     pub fn open(target: &TargetSpec, host: &Host) -> Result<Self, DumpError> {
         let id = target.id.to_string();
-        let place = place(&target.connection)
-            .map_err(|problem| DumpError::Target { target: id.clone(), problem: problem.to_owned() })?;
+        let place = variables(&target.connection);
         let password = secret::password(target)?;
         let tools = host.tools.find_each_postgres("pg_dump");
         if tools.is_empty() {
@@ -188,23 +190,12 @@ impl Driver for Postgres {
 }
 
 /// The variables that lead libpq to the database.
-fn place(connection: &Connection) -> Result<Vec<(&'static str, String)>, &'static str> {
+fn variables(connection: &Connection) -> Vec<(&'static str, String)> {
     let Connection { host, port, database, username, strategy, .. } = connection;
-    if [host, database, username].iter().any(|value| value.contains('\0')) {
-        return Err("its host, user or database has a zero byte");
-    }
-    if database.is_empty() {
-        return Err("names no database: set connection.database, one target for each database");
-    }
     let (host, socket_port) = match strategy {
-        Strategy::DockerExec => {
-            return Err(
-                "docker exec is not there yet in this version: publish the server's port and use the strategy TCP",
-            );
-        }
-        Strategy::Tcp if host.is_empty() => ("127.0.0.1".to_owned(), None),
-        Strategy::Tcp => (host.clone(), None),
-        Strategy::UnixSocket => socket(host)?,
+        Strategy::Tcp | Strategy::DockerExec if host.is_empty() => (place::LOOPBACK.to_owned(), None),
+        Strategy::Tcp | Strategy::DockerExec => (host.clone(), None),
+        Strategy::UnixSocket => socket(host),
     };
     let mut place = vec![("PGDATABASE", database.clone())];
     if !host.is_empty() {
@@ -215,22 +206,16 @@ fn place(connection: &Connection) -> Result<Vec<(&'static str, String)>, &'stati
     if !username.is_empty() {
         place.push(("PGUSER", username.clone()));
     }
-    Ok(place)
+    place
 }
 
 /// A socket's directory, and the port that a socket's file names. Empty is libpq's own directory.
-fn socket(host: &str) -> Result<(String, Option<String>), &'static str> {
-    if host.is_empty() || host.starts_with('@') {
-        return Ok((host.to_owned(), None));
-    }
-    if !host.starts_with('/') {
-        return Err("its host must be the absolute path of the socket's directory");
-    }
+fn socket(host: &str) -> (String, Option<String>) {
     match host.rsplit_once("/.s.PGSQL.") {
         Some((dir, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Ok((if dir.is_empty() { "/" } else { dir }.to_owned(), Some(port.to_owned())))
+            (if dir.is_empty() { "/" } else { dir }.to_owned(), Some(port.to_owned()))
         }
-        Some(_) | None => Ok((host.to_owned(), None)),
+        Some(_) | None => (host.to_owned(), None),
     }
 }
 
@@ -251,7 +236,7 @@ mod tests {
         let mut given = connection("-h evil", Strategy::Tcp);
         given.username = "o'brien \"x\" \u{fc}".into();
         given.port = 5433;
-        let place = place(&given).unwrap();
+        let place = variables(&given);
         assert_eq!(value(&place, "PGHOST").unwrap(), "-h evil");
         assert_eq!(value(&place, "PGDATABASE").unwrap(), "a=b -x");
         assert_eq!(value(&place, "PGUSER").unwrap(), "o'brien \"x\" \u{fc}");
@@ -260,22 +245,27 @@ mod tests {
 
     #[test]
     fn a_socket_is_named_by_its_directory_or_its_file() {
-        let of = |host: &str| place(&connection(host, Strategy::UnixSocket));
-        let dir = of("/run/pg").unwrap();
+        let of = |host: &str| variables(&connection(host, Strategy::UnixSocket));
+        let dir = of("/run/pg");
         assert_eq!((value(&dir, "PGHOST").unwrap().as_str(), value(&dir, "PGPORT")), ("/run/pg", None));
-        let file = of("/run/pg/.s.PGSQL.5434").unwrap();
+        let file = of("/run/pg/.s.PGSQL.5434");
         assert_eq!(value(&file, "PGHOST").unwrap(), "/run/pg");
         assert_eq!(value(&file, "PGPORT").unwrap(), "5434");
-        assert_eq!(value(&of("").unwrap(), "PGHOST"), None);
-        assert!(of("relative").unwrap_err().contains("absolute path"));
+        assert_eq!(value(&of(""), "PGHOST"), None);
     }
 
     #[test]
-    fn a_target_without_a_database_is_refused() {
-        let mut unnamed = connection("h", Strategy::Tcp);
-        unnamed.database.clear();
-        assert!(place(&unnamed).unwrap_err().contains("set connection.database"));
-        unnamed.database = "a\0b".into();
-        assert!(place(&unnamed).unwrap_err().contains("zero byte"));
+    fn what_no_tool_can_be_led_to_is_refused() {
+        let refused = |change: &dyn Fn(&mut Connection)| {
+            let mut given = connection("h", Strategy::Tcp);
+            change(&mut given);
+            let target =
+                TargetSpec { id: "t".into(), engine: None, display_name: String::new(), connection: given };
+            supports(&target).unwrap_err().to_string()
+        };
+        assert!(refused(&|given| given.database.clear()).contains("set connection.database"));
+        assert!(refused(&|given| given.database = "a\0b".into()).contains("zero byte"));
+        assert!(refused(&|given| given.strategy = Strategy::UnixSocket).contains("absolute path"));
+        assert!(refused(&|given| given.strategy = Strategy::DockerExec).contains("inside a container"));
     }
 }

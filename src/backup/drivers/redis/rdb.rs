@@ -1,0 +1,155 @@
+//! An RDB as it passes: it ends with the byte 255 and the checksum of everything before.
+//!
+//! `redis-cli --rdb -` may write the end mark of a replication stream behind it, 40 hexadecimal digits: they are not
+//! part of the file. No whole RDB ends like that, since the byte 255 stands nine bytes before its end.
+
+use super::super::form::{Form, FormError, wrong};
+use crc::{CRC_64_REDIS, Crc, Digest, Table};
+use std::io::Write;
+
+/// What every RDB begins with.
+pub const MAGIC: &[u8; 5] = b"REDIS";
+
+/// The operation that ends an RDB.
+const END: u8 = 255;
+
+/// Of the checksum, the lowest byte first. All zero where the server was told to write none.
+const SUM_LEN: usize = 8;
+
+/// Of the end mark.
+const MARK_LEN: usize = 40;
+
+/// The shortest RDB: magic, four digits of version, end, checksum.
+const SHORTEST: usize = 9 + 1 + SUM_LEN;
+
+/// Held back until the end is known: it may be checksum and mark.
+const HELD_LEN: usize = 1 + SUM_LEN + MARK_LEN;
+
+static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+
+/// Holds an RDB against its checksum.
+pub struct Rdb {
+    held: Vec<u8>,
+    digest: Digest<'static, u64, Table<16>>,
+    passed: u64,
+    head: Vec<u8>,
+}
+
+impl Rdb {
+    /// Before the first byte.
+    pub fn new() -> Self {
+        Self { held: Vec::new(), digest: CRC.digest(), passed: 0, head: Vec::new() }
+    }
+
+    fn pass(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
+        self.digest.update(bytes);
+        self.passed += bytes.len() as u64;
+        Ok(out.write_all(bytes)?)
+    }
+}
+
+impl Form for Rdb {
+    fn take(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
+        if self.head.len() < MAGIC.len() {
+            let missing = (MAGIC.len() - self.head.len()).min(bytes.len());
+            self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
+            if !MAGIC.starts_with(&self.head) {
+                return wrong("it does not begin with REDIS");
+            }
+        }
+        let mut ready = (self.held.len() + bytes.len()).saturating_sub(HELD_LEN);
+        if ready > 0 {
+            let old = ready.min(self.held.len());
+            let first: Vec<u8> = self.held.drain(..old).collect();
+            self.pass(&first, out)?;
+            ready -= old;
+        }
+        let (now, later) = bytes.split_at(ready);
+        self.pass(now, out)?;
+        self.held.extend_from_slice(later);
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> Result<(), FormError> {
+        let mut held = std::mem::take(&mut self.held);
+        let cut = held.len().saturating_sub(MARK_LEN);
+        let marked = held.len() == HELD_LEN
+            && held.get(cut..).is_some_and(|mark| mark.iter().all(u8::is_ascii_hexdigit));
+        if marked {
+            held.truncate(cut);
+        }
+        let ends = held.len().checked_sub(SUM_LEN).map(|at| held.split_at(at));
+        let (Some((last, sum)), true) = (ends, self.passed + held.len() as u64 >= SHORTEST as u64) else {
+            return wrong("it ends in the middle");
+        };
+        if last.last() != Some(&END) {
+            return wrong("its end mark is missing: it ends in the middle");
+        }
+        let stored = sum.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        self.pass(last, out)?;
+        let computed = std::mem::replace(&mut self.digest, CRC.digest()).finalize();
+        if stored != 0 && stored != computed {
+            return wrong("its checksum does not fit: it was damaged on its way, or ends in the middle");
+        }
+        Ok(out.write_all(sum)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: &[u8; 40] = b"0123456789abcdef0123456789abcdef01234567";
+
+    fn rdb(body: usize, with_sum: bool) -> Vec<u8> {
+        let mut out = b"REDIS0010".to_vec();
+        out.extend((0..body).map(|n| (n * 7 % 251) as u8));
+        out.push(END);
+        let sum = if with_sum { CRC.checksum(&out) } else { 0 };
+        out.extend(sum.to_le_bytes());
+        out
+    }
+
+    fn judge(bytes: &[u8], piece: usize) -> Result<Vec<u8>, FormError> {
+        let (mut form, mut out) = (Rdb::new(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            form.take(piece, &mut out)?;
+        }
+        form.finish(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn the_checksum_is_the_one_of_redis() {
+        // Out of Redis' own crc64.c.
+        assert_eq!(CRC.checksum(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+    }
+
+    #[test]
+    fn a_whole_rdb_comes_out_without_the_mark_however_it_is_cut() {
+        for body in [0, 1, 30, 31, 32, 50, 5_000] {
+            for with_sum in [true, false] {
+                let plain = rdb(body, with_sum);
+                let marked = [&plain[..], MARK].concat();
+                for piece in [1, 8, 48, 49, 50, 10_000] {
+                    assert!(judge(&plain, piece).unwrap() == plain, "{body} {piece}");
+                    assert!(judge(&marked, piece).unwrap() == plain, "{body} {piece} marked");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn half_an_rdb_and_a_damaged_one_are_refused() {
+        let plain = rdb(200, true);
+        for len in 0..plain.len() {
+            assert!(judge(&plain[..len], 33).is_err(), "{len}");
+        }
+        for at in 0..plain.len() {
+            let mut damaged = plain.clone();
+            damaged[at] ^= 0x10;
+            assert!(judge(&damaged, 33).is_err(), "{at}");
+        }
+        assert!(judge(b"NOAUTH Authentication required.\n", 9).is_err());
+    }
+}

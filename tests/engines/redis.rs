@@ -1,0 +1,155 @@
+//! Redis.
+
+use crate::contract::{Engine, PASSWORD};
+use crate::run::{Site, script};
+use crate::server::{Server, as_user, ok, own, succeeds, tool};
+use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+crate::contract!(Redis, "WRONGPASS");
+
+pub struct Redis(Server);
+
+/// Users of Redis have no spaces.
+const USER: &str = "-uo'b\"q\"a=b\u{fc}";
+
+fn client(dir: &Path) -> Command {
+    let mut command = Command::new(tool("redis-cli"));
+    command.arg("-e").arg("-s").arg(dir.join("s"));
+    command
+}
+
+impl Redis {
+    fn start_with(diskless: &str) -> Self {
+        let server = Server::start(
+            "redis",
+            |_| {},
+            |dir, port| {
+                let mut command = as_user("redis", tool("redis-server"));
+                command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(dir);
+                command.arg("--unixsocket").arg(dir.join("s")).args(["--unixsocketperm", "777"]);
+                command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
+                command.args(["--repl-diskless-sync", diskless, "--repl-diskless-sync-delay", "0"]);
+                command
+            },
+            |dir, _| succeeds(client(dir).arg("PING")),
+        );
+        let redis = Self(server);
+        redis.ask(&["ACL", "SETUSER", USER, "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"]);
+        redis
+    }
+
+    fn ask(&self, args: &[&str]) -> String {
+        ok(client(self.0.dir.path()).args(args))
+    }
+}
+
+impl Engine for Redis {
+    const VERSION: &'static str = "Redis ";
+    const TOOL: &'static str = "redis-cli";
+    const PACKAGE: &'static str = "redis-tools";
+
+    fn start() -> Self {
+        Self::start_with("yes")
+    }
+
+    fn tools() -> Vec<PathBuf> {
+        vec![tool("redis-cli")]
+    }
+
+    fn fill(&self, bytes: u64) {
+        let fill = "local n = tonumber(ARGV[1])
+            for i = 1, n do
+                local h = redis.sha1hex(i)
+                redis.call('set', 'k' .. i, h .. redis.sha1hex(h) .. redis.sha1hex(h .. 'x') .. redis.sha1hex(h .. 'y'))
+            end
+            redis.call('rpush', 'list', 'a', 'b'); redis.call('hset', 'hash', 'f', 'v')
+            redis.call('set', 'fleeting', 'x', 'EX', 100000); redis.call('set', '', '\\255\\0')";
+        self.ask(&["EVAL", fill, "0", &(bytes / 200).to_string()]);
+        self.ask(&["-n", "3", "SET", "in another database", "x"]);
+    }
+
+    fn digest(&self) -> String {
+        self.ask(&["DEBUG", "DIGEST"])
+    }
+
+    fn restore(&self, dump: &Path) {
+        let file = self.0.dir.path().join("dump.rdb");
+        std::fs::copy(dump, &file).unwrap();
+        own(&file, "redis");
+        self.ask(&["DEBUG", "RELOAD", "NOSAVE"]);
+    }
+
+    fn target(&self) -> TargetSpec {
+        TargetSpec {
+            id: "t1".into(),
+            engine: Some(Kind::Redis),
+            display_name: "main".into(),
+            connection: Connection {
+                host: "127.0.0.1".into(),
+                port: self.0.port,
+                database: String::new(),
+                username: USER.into(),
+                password_ref: format!("literal:{PASSWORD}").into(),
+                container_id: String::new(),
+                strategy: Strategy::Tcp,
+            },
+        }
+    }
+
+    fn socket_target(&self) -> TargetSpec {
+        let mut target = self.target();
+        target.connection.host = self.0.dir.path().join("s").display().to_string();
+        target.connection.strategy = Strategy::UnixSocket;
+        target
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn the_end_mark_of_replication_is_never_part_of_the_backup() {
+    for diskless in ["yes", "no"] {
+        let source = Redis::start_with(diskless);
+        source.fill(1 << 20);
+        let site = Site::new(&Redis::tools());
+        site.success(&source.target());
+        let dump = std::fs::read(site.opened()).unwrap();
+        assert!(dump.starts_with(b"REDIS") && dump[dump.len() - 9] == 255, "diskless {diskless}");
+        let second = Redis::start();
+        second.restore(&site.dir.path().join("dump"));
+        assert_eq!(second.digest(), source.digest());
+    }
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_dump_that_is_cut_off_is_no_success_even_when_its_tool_says_so() {
+    let server = Redis::start();
+    server.fill(2 << 20);
+    let site = Site::new(&Redis::tools());
+    let real = tool("redis-cli").display().to_string();
+    script(&site.bin(), "redis-cli", &format!("#!/bin/sh\n{real} \"$@\" | head -c 500000\nexit 0\n"));
+    let error = site.failure(&server.target());
+    assert!(error.contains("no whole one") && error.contains("ends in the middle"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_server_with_a_password_and_no_users_of_its_own_is_dumped_too() {
+    let source = Redis::start();
+    source.fill(100_000);
+    source.ask(&["CONFIG", "SET", "requirepass", "only one"]);
+    let mut target = source.target();
+    target.connection.username.clear();
+    target.connection.password_ref = "only one".into();
+    let site = Site::new(&Redis::tools());
+    site.success(&target);
+    target.connection.password_ref = "".into();
+    let error = site.failure(&target);
+    assert!(error.contains("NOAUTH"), "{error}");
+}
