@@ -3,7 +3,8 @@
 
 use crate::channel::LinkDown;
 use crate::model::{
-    AgentStatus, CheckId, HealthStatus, JobId, LinkState, MessageKind, Plan, RunOrder, RunStatus, StoreStatus,
+    AgentStatus, CheckId, HealthStatus, JobId, LinkState, MessageKind, Plan, RunOrder, RunStatus,
+    StoreStatus, SysExit,
 };
 use crate::store::{Change, Inspection, OutboxPage, Recovered, StoreError};
 use actix::prelude::*;
@@ -52,6 +53,11 @@ pub struct InspectState;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "StoreStatus")]
 pub struct GetStoreStatus;
+
+/// What keeps new work from being taken on has changed, for the Queue: None where nothing does any more.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RoomChanged(pub Option<StoreError>);
 
 // --- Connection -------------------------------------------------------------------------------
 
@@ -200,6 +206,8 @@ pub enum ChildExit {
     Panicked,
     /// It gave up, and says why.
     Failed(String),
+    /// It gave up, and a new life cannot help: the process ends with this code.
+    Hopeless(SysExit, String),
     /// A connection's end.
     Link(LinkDown),
 }

@@ -4,16 +4,21 @@
 //! `Flush`, which comes after everything that was already there. Every sender hears after the commit
 //! that made its changes durable, or why there was none.
 
+mod upkeep;
+
+pub use upkeep::{ROOM_INTERVAL, StateStoreNeighbours, TIDY_DELAY};
+
 use super::life::Life;
 use super::messages::{
     AreYouThere, ChildExit, Commit, GetStoreStatus, InspectState, Quit, ReadOutbox, Recover,
 };
-use crate::model::StoreStatus;
+use crate::model::{StoreStatus, SysExit};
 use crate::store::{Change, Inspection, OutboxPage, Recovered, Store, StoreError};
 use actix::prelude::*;
 use metrics::{Unit, describe_gauge, gauge};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use upkeep::Upkeep;
 
 /// Senders in one transaction. A larger group gains nothing over the sync that it shares, and would keep
 /// its first sender waiting.
@@ -30,8 +35,14 @@ const MAX_ALONE_FAILURES: usize = 16;
 /// An earlier life lets go of the file within milliseconds of its end.
 const REOPEN_DELAY: Duration = Duration::from_millis(20);
 
-/// So often the file is asked for before the new life gives up: 2 s in all.
-const REOPEN_ATTEMPTS: u32 = 100;
+/// So often the file is asked for while the earlier life, on its own thread, still holds it: 20 s in all.
+/// Longer than that no call to a disk takes that comes back at all, and an init system can do more about
+/// it than this process.
+const REOPEN_ATTEMPTS: u32 = 1_000;
+
+/// Until this attempt, after half a second, whoever asks waits; from then on it is told that the store is
+/// gone, and the Supervisor that this life is well, however often it asks.
+const QUIET_ATTEMPTS: u32 = 25;
 
 const FILE_BYTES: &str = "backupy_agent_state_file_bytes";
 const QUARANTINED: &str = "backupy_agent_state_quarantined_records";
@@ -41,6 +52,7 @@ const WRITE_FAILING: &str = "backupy_agent_state_write_failing";
 pub fn describe() {
     describe_gauge!(FILE_BYTES, Unit::Bytes, "Size of the state file");
     describe_gauge!(QUARANTINED, "Records of the state file set aside since the start");
+    upkeep::describe();
     describe_gauge!(WRITE_FAILING, "1 while the state file takes no changes, for example on a full disk");
 }
 
@@ -59,6 +71,12 @@ pub struct StateStoreDeps {
 struct Waiting {
     changes: Vec<Change>,
     answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Waiting {
+    fn is_new_work(&self) -> bool {
+        self.changes.iter().any(Change::is_new_work)
+    }
 }
 
 /// Commit what waits.
@@ -80,36 +98,73 @@ pub struct StateStore {
     /// None before it is open and after `Quit`.
     store: Option<Store>,
     group: Vec<Waiting>,
+    upkeep: Upkeep,
 }
 
 impl StateStore {
     /// Opens the file when it starts, so that this happens on its own thread.
     pub fn new(deps: StateStoreDeps) -> Self {
-        Self { life: deps.life, opener: deps.opener, store: None, group: Vec::new() }
+        Self {
+            life: deps.life,
+            opener: deps.opener,
+            store: None,
+            group: Vec::new(),
+            upkeep: Upkeep::default(),
+        }
     }
 
-    /// Commits the group, and tells each of its senders.
-    fn flush(&mut self) {
-        let group = std::mem::take(&mut self.group);
+    /// Commits the group, and tells each of its senders. New work is refused where the disk is nearly
+    /// full: the room that is left belongs to what was accepted before.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        let mut group = std::mem::take(&mut self.group);
         let Some(store) = self.store.as_mut().filter(|_| !group.is_empty()) else {
             return; // Dropping an answer tells its sender that the store is gone.
         };
-        let was_failing = store.status().write_error.is_some();
-        let lists: Vec<_> = group.iter().map(|waiting| waiting.changes.as_slice()).collect();
-        match store.commit_group(&lists) {
-            Ok(()) => group.into_iter().for_each(|waiting| tell(waiting, Ok(()))),
-            Err(error) => commit_alone(store, group, error),
+        let asks = self.upkeep.in_trouble() || group.iter().any(Waiting::is_new_work);
+        let mut trouble = if asks { store.check_room().err() } else { None };
+        if let Some(low) = &trouble {
+            let (refused, rest): (Vec<_>, _) = group.into_iter().partition(Waiting::is_new_work);
+            refused.into_iter().for_each(|waiting| tell(waiting, Err(low.clone())));
+            group = rest;
         }
+        if group.is_empty() {
+            if !self.upkeep.cannot_write() {
+                self.note(trouble, ctx);
+            }
+            return;
+        }
+        let removes = group.iter().any(|waiting| waiting.changes.iter().any(Change::removes));
+        let lists: Vec<_> = group.iter().map(|waiting| waiting.changes.as_slice()).collect();
+        let failed = match store.commit_group(&lists) {
+            Ok(()) => {
+                group.into_iter().for_each(|waiting| tell(waiting, Ok(())));
+                None
+            }
+            Err(error) => commit_alone(store, group, error),
+        };
         let status = store.status();
         report(&status);
-        match (was_failing, &status.write_error) {
-            (false, Some(error)) => tracing::error!(
-                error,
-                "the state file takes no changes: new durable work is refused until this is mended"
-            ),
-            (true, None) => tracing::info!("the state file takes changes again"),
-            (false, None) | (true, Some(_)) => {}
+        if status.write_error.is_some() {
+            trouble = failed.or(trouble);
         }
+        self.note(trouble, ctx);
+        if removes {
+            self.tidy_later(ctx);
+        }
+    }
+
+    /// Says what is wrong with the disk, if anything, as soon as the file is open.
+    fn opened(&mut self, ctx: &mut Context<Self>) {
+        let trouble = self.store.as_mut().and_then(|store| {
+            // A file that could not be made yet is tried once more, for the reason.
+            let written = match store.status().write_error {
+                Some(_) => store.commit(&[Change::ReserveSeq(0)]),
+                None => Ok(()),
+            };
+            written.and_then(|()| store.check_room()).err()
+        });
+        self.note(trouble, ctx);
+        self.tidy_later(ctx);
     }
 
     fn store(&mut self) -> Result<&mut Store, StoreError> {
@@ -117,28 +172,33 @@ impl StateStore {
     }
 }
 
-/// One list that cannot be committed must not fail its neighbours.
-fn commit_alone(store: &mut Store, group: Vec<Waiting>, error: StoreError) {
+/// One list that cannot be committed must not fail its neighbours. Answers the last error that was the
+/// disk's.
+fn commit_alone(store: &mut Store, group: Vec<Waiting>, error: StoreError) -> Option<StoreError> {
+    let of_the_disk = |error: &StoreError| !matches!(error, StoreError::Refused { .. });
     if group.len() == 1 {
         group.into_iter().for_each(|waiting| tell(waiting, Err(error.clone())));
-        return;
+        return Some(error).filter(of_the_disk);
     }
     let mut failures = 0;
-    let mut last = error;
+    let mut last = Some(error).filter(of_the_disk);
     for waiting in group {
-        if failures >= MAX_ALONE_FAILURES {
+        if failures >= MAX_ALONE_FAILURES
+            && let Some(last) = &last
+        {
             tell(waiting, Err(last.clone()));
             continue;
         }
         let result = store.commit(&waiting.changes);
         if let Err(error) = &result
-            && !matches!(error, StoreError::Refused { .. })
+            && of_the_disk(error)
         {
             failures += 1;
-            last = error.clone();
+            last = Some(error.clone());
         }
         tell(waiting, result);
     }
+    last
 }
 
 /// A sender that is gone asked for nothing more.
@@ -180,13 +240,28 @@ impl Handler<Open> for StateStore {
             Ok(store) => {
                 report(&store.status());
                 self.store = Some(store);
+                self.opened(ctx);
             }
             // The life before this one, in the same process, has not let go yet.
-            Err(StoreError::InUse { pid, .. })
-                if pid == Some(std::process::id()) && attempt < REOPEN_ATTEMPTS =>
-            {
-                let again = actix::clock::sleep(REOPEN_DELAY).into_actor(self);
-                ctx.wait(again.map(move |(), act, ctx| act.handle(Open { attempt: attempt + 1 }, ctx)));
+            Err(StoreError::InUse { dir, pid }) if pid == Some(std::process::id()) => {
+                let next = Open { attempt: attempt + 1 };
+                if attempt < QUIET_ATTEMPTS {
+                    // What is asked meanwhile waits in the mailbox.
+                    let again = actix::clock::sleep(REOPEN_DELAY).into_actor(self);
+                    ctx.wait(again.map(move |(), act, ctx| act.handle(next, ctx)));
+                    return;
+                }
+                if attempt < REOPEN_ATTEMPTS {
+                    ctx.notify_later(next, REOPEN_DELAY);
+                    return;
+                }
+                let reason = format!(
+                    "{}: the disk does not answer: a call of this agent to it has not come back for {} s and more. Look at the kernel's log and at the disk or the network file system below that directory. What was acknowledged is on the disk; the agent ends, to be started anew by the init system",
+                    dir.display(),
+                    (REOPEN_DELAY * REOPEN_ATTEMPTS).as_secs()
+                );
+                self.life.ends_as(ChildExit::Hopeless(SysExit::Io, reason));
+                ctx.stop();
             }
             Err(error) => {
                 tracing::error!(%error, "the state file cannot be opened");
@@ -204,7 +279,7 @@ impl Handler<Commit> for StateStore {
         let (answer, answered) = oneshot::channel();
         self.group.push(Waiting { changes, answer });
         if self.group.len() >= MAX_GROUP {
-            self.flush();
+            self.flush(ctx);
         } else if self.group.len() == 1 {
             ctx.notify(Flush);
         }
@@ -215,8 +290,8 @@ impl Handler<Commit> for StateStore {
 impl Handler<Flush> for StateStore {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
-        self.flush();
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        self.flush(ctx);
     }
 }
 
@@ -237,8 +312,8 @@ impl Handler<Recover> for StateStore {
     type Result = Result<Recovered, StoreError>;
 
     /// What waits to be committed belongs to what is recovered.
-    fn handle(&mut self, _: Recover, _: &mut Self::Context) -> Self::Result {
-        self.flush();
+    fn handle(&mut self, _: Recover, ctx: &mut Self::Context) -> Self::Result {
+        self.flush(ctx);
         let store = self.store()?;
         let recovered = store.recover()?;
         report(&store.status());
@@ -249,8 +324,8 @@ impl Handler<Recover> for StateStore {
 impl Handler<InspectState> for StateStore {
     type Result = Result<Inspection, StoreError>;
 
-    fn handle(&mut self, _: InspectState, _: &mut Self::Context) -> Self::Result {
-        self.flush();
+    fn handle(&mut self, _: InspectState, ctx: &mut Self::Context) -> Self::Result {
+        self.flush(ctx);
         self.store()?.inspect()
     }
 }
@@ -266,7 +341,12 @@ impl Handler<GetStoreStatus> for StateStore {
 impl Handler<AreYouThere> for StateStore {
     type Result = ();
 
-    fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {}
+    /// The one moment at which an idle agent finds out that its file was deleted.
+    fn handle(&mut self, _: AreYouThere, ctx: &mut Self::Context) {
+        if let Some(Err(error)) = self.store.as_mut().map(Store::look_after) {
+            self.note(Some(error), ctx);
+        }
+    }
 }
 
 impl Handler<Quit> for StateStore {
@@ -274,7 +354,7 @@ impl Handler<Quit> for StateStore {
 
     /// Answered when what waited is committed and the file is closed.
     fn handle(&mut self, _: Quit, ctx: &mut Self::Context) {
-        self.flush();
+        self.flush(ctx);
         self.store = None;
         self.life.ends_as(ChildExit::Stopped);
         ctx.stop();

@@ -1,6 +1,6 @@
 //! The sealed object on its way to the store: one 0600 file, gone at every end.
 
-use crate::model::RunId;
+use crate::model::{RunId, Space};
 use ring::digest::{SHA256, digest};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -63,8 +63,8 @@ impl SpoolError {
     }
 }
 
-/// Asks how many bytes are free for us where the path is.
-pub type FreeBytes = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+/// Asks how many bytes are free for us where the path is, and how many there are.
+pub type FreeBytes = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// The free space of a file system, and how much of it must stay.
 #[derive(Clone)]
@@ -90,18 +90,19 @@ impl Default for Room {
 impl Room {
     /// Fails where `needed` more bytes would reach into the guard.
     pub fn ensure(&self, dir: &Path, needed: u64) -> Result<(), SpoolError> {
-        let free = (self.free)(dir).map_err(|cause| SpoolError::Io { path: dir.to_owned(), cause })?;
-        if free < needed.saturating_add(self.min_free_bytes) {
-            let dir = dir.to_owned();
-            return Err(SpoolError::NoRoom { dir, free, needed, guard: self.min_free_bytes });
+        let space = (self.free)(dir).map_err(|cause| SpoolError::Io { path: dir.to_owned(), cause })?;
+        let (free, guard) = (space.free, space.to_keep(self.min_free_bytes));
+        if free < needed.saturating_add(guard) {
+            return Err(SpoolError::NoRoom { dir: dir.to_owned(), free, needed, guard });
         }
         Ok(())
     }
 }
 
-fn free_bytes(path: &Path) -> io::Result<u64> {
+fn free_bytes(path: &Path) -> io::Result<Space> {
     let stat = nix::sys::statvfs::statvfs(path)?;
-    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    let fragment = stat.fragment_size() as u64;
+    Ok(Space { free: stat.blocks_available() as u64 * fragment, total: stat.blocks() as u64 * fragment })
 }
 
 /// A file of ciphertext, removed when this is dropped.
@@ -353,7 +354,7 @@ mod tests {
             min_free_bytes: 64 << 20,
             free: Arc::new({
                 let free = free.clone();
-                move |_| Ok(free.load(Ordering::SeqCst))
+                move |_| Ok(Space { free: free.load(Ordering::SeqCst), total: 1 << 40 })
             }),
         };
         room.ensure(dir.path(), 36 << 20).unwrap();

@@ -5,7 +5,7 @@ use super::pipe::{PipeWriter, pipe};
 use super::spool::SpoolError;
 use super::test_store::{Act, OK, Store, options};
 use super::*;
-use crate::model::{Connection as Place, Engine};
+use crate::model::{Connection as Place, Engine, Space};
 use crate::object::{Opener, Order};
 use ring::digest::{SHA256, digest};
 use rusqlite::Connection;
@@ -134,6 +134,10 @@ async fn a_backup_opens_to_the_same_database_with_every_compression() {
     }
 }
 
+fn space(free: u64) -> Space {
+    Space { free, total: u64::MAX }
+}
+
 #[test]
 fn every_length_around_a_frame_comes_out_as_it_went_in() {
     const FRAME: usize = 1 << 20;
@@ -231,7 +235,7 @@ async fn a_run_that_would_fill_the_disk_is_not_begun_or_ends_with_the_figures() 
     let store = Store::new(vec![]).await;
     let mut site = Site::new(&store, Compression::None, 30_000);
     let needed = site.database().len();
-    site.options.room.free = Arc::new(|_| Ok(1_000_000));
+    site.options.room.free = Arc::new(|_| Ok(space(1_000_000)));
     let text = site.failure().await;
     assert!(
         text.contains("1000000 bytes are free") && text.contains(&format!("needs {needed} more")),
@@ -242,7 +246,9 @@ async fn a_run_that_would_fill_the_disk_is_not_begun_or_ends_with_the_figures() 
     let asked = AtomicU64::new(0);
     let room = Room {
         min_free_bytes: 1000,
-        free: Arc::new(move |_| Ok(if asked.fetch_add(1, Ordering::SeqCst) == 0 { u64::MAX } else { 999 })),
+        free: Arc::new(move |_| {
+            Ok(if asked.fetch_add(1, Ordering::SeqCst) == 0 { space(u64::MAX) } else { space(999) })
+        }),
     };
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::create(dir.path(), &"r".into()).unwrap();
@@ -260,7 +266,7 @@ async fn a_disk_that_is_really_full_is_a_failure_in_words() {
     let store = Store::new(vec![]).await;
     let mut site = Site::new(&store, Compression::None, 60_000);
     let _mount = Tmpfs::new(&site.options.spool_dir);
-    site.options.room = Room { min_free_bytes: 0, free: Arc::new(|_| Ok(u64::MAX)) };
+    site.options.room = Room { min_free_bytes: 0, free: Arc::new(|_| Ok(space(u64::MAX))) };
     let text = site.failure().await;
     assert!(text.contains("No space left on device") && text.contains("spool"), "{text}");
 }

@@ -41,6 +41,9 @@ pub struct SettingsArgs {
     /// Bound of the disk queue, such as "256 MiB".
     #[arg(long, value_name = "SIZE")]
     max_queue_bytes: Option<String>,
+    /// Free space below which new work is refused, such as "64 MiB".
+    #[arg(long, value_name = "SIZE")]
+    min_free_bytes: Option<String>,
     /// trace, debug, info, warn or error.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -104,6 +107,7 @@ impl SettingsArgs {
             ("server.no_proxy", self.no_proxy),
             ("state.dir", self.state_dir),
             ("state.max_queue_bytes", self.max_queue_bytes),
+            ("state.min_free_bytes", self.min_free_bytes),
             ("log.level", self.log_level),
             ("log.format", self.log_format),
             ("metrics.listen", self.metrics_listen),

@@ -98,6 +98,9 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
     if let Some(error) = &store.write_error {
         table.row("writing fails", error);
     }
+    if let Some(reason) = &store.low_space {
+        table.row("new work refused", reason);
+    }
     table.row("runs", if runs.is_empty() { "none".into() } else { runs.len().to_string() });
     for run in runs {
         let step = run.step.map_or_else(

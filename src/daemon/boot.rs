@@ -4,7 +4,7 @@ use super::error::DaemonError;
 use super::notify::Systemd;
 use super::signals::{Reload, Signals};
 use super::socket::{self, ControlSocket};
-use crate::actors::supervisor::{Children, Supervisor, SupervisorDeps};
+use crate::actors::supervisor::{Children, Supervisor, SupervisorDeps, store_options};
 use crate::actors::{health, queue, runner, state_store, supervisor};
 use crate::backup::drivers::Tools;
 use crate::channel::dial::Dialer;
@@ -12,7 +12,7 @@ use crate::channel::tls::TlsOptions;
 use crate::channel::websocket::{DialOptions, WebSocketDialer};
 use crate::model::SysExit;
 use crate::settings::Settings;
-use crate::store::{Options, Store};
+use crate::store::Store;
 use crate::telemetry::start_metrics;
 use crate::wire::v1;
 use actix::prelude::*;
@@ -30,7 +30,7 @@ use url::Url;
 pub fn run(settings: Settings, reload: Reload) -> Result<(), DaemonError> {
     keep_memory_private();
     let (store, recovered) =
-        Store::open(&settings.state.dir, &settings.server.agent_key, Options::default())?;
+        Store::open(&settings.state.dir, &settings.server.agent_key, store_options(&settings))?;
     let config_version = recovered.config.as_ref().map_or(0, |(version, _)| *version);
     drop(recovered);
     let dialer = WebSocketDialer::new(dial_options(&settings))?;

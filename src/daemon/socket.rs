@@ -235,6 +235,6 @@ fn health(status: &AgentStatus, now_ms: u64) -> Health {
         silent: status.children.iter().filter(|child| !child.alive).map(|child| child.name.clone()).collect(),
         connected,
         disconnected_s: if connected { 0 } else { now_ms.saturating_sub(since_ms) / 1000 },
-        write_error: status.store.write_error.clone(),
+        write_error: status.store.write_error.clone().or_else(|| status.store.low_space.clone()),
     }
 }

@@ -7,6 +7,7 @@ mod ids;
 mod plan;
 mod run;
 mod secret;
+mod space;
 mod status;
 mod sysexit;
 
@@ -17,6 +18,7 @@ pub use ids::{CheckId, JobId, RunId, TargetId};
 pub use plan::{Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, Strategy, TargetSpec};
 pub use run::{Completed, Dek, RunOrder, RunOutcome, RunPhase, RunRecord, Step};
 pub use secret::Secret;
+pub use space::Space;
 pub use status::{AgentStatus, ChildStatus, LinkState, LinkStatus, QueueStatus, RunStatus, StoreStatus};
 pub use sysexit::SysExit;
 

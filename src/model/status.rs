@@ -93,6 +93,9 @@ pub struct StoreStatus {
     pub quarantined: u64,
     /// Why the last write was refused; None while writing works.
     pub write_error: Option<String>,
+    /// Why new work is refused although writing works: the disk is nearly full.
+    #[serde(default)]
+    pub low_space: Option<String>,
 }
 
 /// A run that is not over.

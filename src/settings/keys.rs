@@ -76,6 +76,7 @@ pub const KEYS: &[Key] = &[
         Kind::Size,
         Some("256 MiB"),
     ),
+    key("state.min_free_bytes", &["BACKUPY_MIN_FREE_BYTES"], "min-free-bytes", Kind::Size, Some("64 MiB")),
     key("log.level", &["BACKUPY_LOG_LEVEL"], "log-level", Kind::Text, Some("info")),
     key("log.format", &["BACKUPY_LOG_FORMAT"], "log-format", Kind::Text, Some("auto")),
     key(

@@ -152,6 +152,7 @@ fn value(settings: &Settings, check: &Check<'_>, key: &str) -> String {
         "server.no_proxy" => server.no_proxy.join(", "),
         "state.dir" => state.dir.display().to_string(),
         "state.max_queue_bytes" => size::format(state.max_queue_bytes),
+        "state.min_free_bytes" => size::format(state.min_free_bytes),
         "log.level" => log.level.name().to_owned(),
         "log.format" => log.format.name().to_owned(),
         "metrics.listen" => metrics.listen.map_or_else(|| "off".to_owned(), |listen| listen.to_string()),

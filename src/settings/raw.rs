@@ -174,7 +174,7 @@ raw! {
         proxy: String,
         no_proxy: Vec<String>,
     }
-    state: RawState { dir: String, max_queue_bytes: Size }
+    state: RawState { dir: String, max_queue_bytes: Size, min_free_bytes: Size }
     log: RawLog { level: String, format: String }
     metrics: RawMetrics { listen: String }
     docker: RawDocker { socket: String, discovery: bool }

@@ -69,6 +69,8 @@ pub struct State {
     pub dir: PathBuf,
     /// Bound of the disk queue, bytes.
     pub max_queue_bytes: u64,
+    /// Below so many free bytes new work is refused; 0 switches that off.
+    pub min_free_bytes: u64,
 }
 
 /// `[log]`

@@ -95,8 +95,10 @@ pub(super) fn state_dir(check: &mut Check<'_>, dir: Field<String>) -> Option<Pat
 fn state(check: &mut Check<'_>, raw: RawState) -> Option<State> {
     let dir = state_dir(check, raw.dir);
     let queue = check.take("state.max_queue_bytes", raw.max_queue_bytes);
-    let bytes = queue.and_then(|size| bytes(check, "state.max_queue_bytes", &size, MIN_QUEUE_BYTES, false));
-    Some(State { dir: dir?, max_queue_bytes: bytes? })
+    let queue = queue.and_then(|size| bytes(check, "state.max_queue_bytes", &size, MIN_QUEUE_BYTES, false));
+    let free = check.take("state.min_free_bytes", raw.min_free_bytes);
+    let free = free.and_then(|size| bytes(check, "state.min_free_bytes", &size, 0, true));
+    Some(State { dir: dir?, max_queue_bytes: queue?, min_free_bytes: free? })
 }
 
 /// A number of bytes of at least `least`, or 0 where that means off.

@@ -5,12 +5,11 @@
 //! goes to a journal in memory that reads see, and only [`StateFile::release`] carries the journal out,
 //! in its order and with its syncs, which keeps redb's own promises about crashes in between.
 
+use super::disk::Medium;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
 use redb::StorageBackend;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The state file. Clones are the same file.
@@ -19,10 +18,12 @@ pub(super) struct StateFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    file: File,
+    file: Arc<dyn Medium>,
     state: Mutex<State>,
     /// The file may not grow past it.
-    max_bytes: Mutex<u64>,
+    max_bytes: AtomicU64,
+    /// A sync failed: what was written since the one before may be nowhere, whatever a reader sees.
+    unproven: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -50,19 +51,23 @@ enum Entry {
 
 impl StateFile {
     /// A file whose content is not trusted yet.
-    pub(super) fn held(file: File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
+    pub(super) fn held(file: Arc<dyn Medium>) -> io::Result<Self> {
+        let len = file.len()?;
         Ok(Self::new(file, State::Held(Journal { entries: Vec::new(), len })))
     }
 
     /// A file that this process has just made.
-    pub(super) fn live(file: File) -> Self {
+    pub(super) fn live(file: Arc<dyn Medium>) -> Self {
         Self::new(file, State::Live)
     }
 
-    fn new(file: File, state: State) -> Self {
-        let state = Mutex::new(state);
-        Self(Arc::new(Inner { file, state, max_bytes: Mutex::new(u64::MAX) }))
+    fn new(file: Arc<dyn Medium>, state: State) -> Self {
+        Self(Arc::new(Inner {
+            file,
+            state: Mutex::new(state),
+            max_bytes: AtomicU64::new(u64::MAX),
+            unproven: AtomicBool::new(false),
+        }))
     }
 
     /// The content proved right: carry out what was held back. After an error the file is closed for
@@ -76,7 +81,7 @@ impl StateFile {
             match entry {
                 Entry::Write { offset, data } => self.0.file.write_all_at(data, *offset)?,
                 Entry::SetLen(len) => self.resize(*len)?,
-                Entry::Sync => self.0.file.sync_data()?,
+                Entry::Sync => self.sync()?,
             }
         }
         *state = State::Live;
@@ -90,12 +95,27 @@ impl StateFile {
 
     /// From now on the file may not grow past that: as if the disk were full.
     pub(super) fn set_max_bytes(&self, bytes: u64) {
-        *self.0.max_bytes.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+        self.0.max_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes on disk.
+    /// Bytes of the file.
     pub(super) fn file_bytes(&self) -> u64 {
-        self.0.file.metadata().map_or(0, |metadata| metadata.len())
+        self.0.file.len().unwrap_or(0)
+    }
+
+    /// Whether a sync failed: what is proven is only what is written again.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.0.unproven.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file still has a name. Where that cannot be found out it counts as being there.
+    pub(super) fn is_linked(&self) -> bool {
+        self.0.file.is_linked().unwrap_or(true)
+    }
+
+    /// The file itself.
+    pub(super) fn medium(&self) -> Arc<dyn Medium> {
+        Arc::clone(&self.0.file)
     }
 
     /// A panic inside redb leaves this state whole: it changes in single steps.
@@ -103,47 +123,59 @@ impl StateFile {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room is taken when the file grows, so that a full disk is met here and not by a write or a sync
-    /// in the middle of a transaction.
+    /// Room is not taken before it is written: redb doubles a small file, and a disk with less than that
+    /// still has room for what is accepted already. A write that finds none ends the transaction, as a
+    /// crash would.
     fn resize(&self, len: u64) -> io::Result<()> {
-        let now = self.0.file.metadata()?.len();
-        if len > now {
-            let max_bytes = *self.0.max_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            if len > max_bytes {
-                return Err(io::Error::from(Errno::ENOSPC));
-            }
-            let (from, more) = (signed(now)?, signed(len - now)?);
-            match fallocate(&self.0.file, FallocateFlags::empty(), from, more) {
-                Ok(()) => return Ok(()),
-                // Not every file system can; a plain growth still works there.
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        if len > self.0.max_bytes.load(Ordering::Relaxed) && len > self.0.file.len()? {
+            return Err(io::Error::from(Errno::ENOSPC));
         }
         self.0.file.set_len(len)
     }
-}
 
-fn signed(number: u64) -> io::Result<i64> {
-    i64::try_from(number).map_err(|_| io::Error::from(Errno::EFBIG))
+    fn sync(&self) -> io::Result<()> {
+        self.0.file.sync().inspect_err(|_| self.0.unproven.store(true, Ordering::Relaxed))
+    }
 }
 
 fn closed() -> io::Error {
     io::Error::other("the state file was closed after an error")
 }
 
+/// Fills `out` or says that the file ends before.
+fn read_exact_at(file: &dyn Medium, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    if read_some_at(file, offset, out)? < out.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+/// Reads what is there, and answers how much that was.
+fn read_some_at(file: &dyn Medium, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < out.len() {
+        match file.read_at(&mut out[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 impl StorageBackend for StateFile {
     fn len(&self) -> io::Result<u64> {
         match &*self.state() {
             State::Held(journal) => Ok(journal.len),
-            State::Live | State::Closed => Ok(self.0.file.metadata()?.len()),
+            State::Live | State::Closed => self.0.file.len(),
         }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         match &*self.state() {
-            State::Held(journal) => Ok(journal.read(&self.0.file, offset, out)?),
-            State::Live | State::Closed => Ok(self.0.file.read_exact_at(out, offset)?),
+            State::Held(journal) => journal.read(&*self.0.file, offset, out),
+            State::Live | State::Closed => read_exact_at(&*self.0.file, offset, out),
         }
     }
 
@@ -154,7 +186,7 @@ impl StorageBackend for StateFile {
                 journal.len = len;
                 Ok(())
             }
-            State::Live => Ok(self.resize(len)?),
+            State::Live => self.resize(len),
             State::Closed => Err(closed()),
         }
     }
@@ -165,7 +197,7 @@ impl StorageBackend for StateFile {
                 journal.entries.push(Entry::Sync);
                 Ok(())
             }
-            State::Live => Ok(self.0.file.sync_data()?),
+            State::Live => self.sync(),
             State::Closed => Err(closed()),
         }
     }
@@ -177,7 +209,7 @@ impl StorageBackend for StateFile {
                 journal.entries.push(Entry::Write { offset, data: data.into() });
                 Ok(())
             }
-            State::Live => Ok(self.0.file.write_all_at(data, offset)?),
+            State::Live => self.0.file.write_all_at(data, offset),
             State::Closed => Err(closed()),
         }
     }
@@ -185,18 +217,12 @@ impl StorageBackend for StateFile {
 
 impl Journal {
     /// What a reader would find had everything been carried out.
-    fn read(&self, file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read(&self, file: &dyn Medium, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        out.fill(0);
-        let mut filled = 0;
-        while filled < out.len() {
-            match file.read_at(&mut out[filled..], offset + filled as u64)? {
-                0 => break,
-                bytes => filled += bytes,
-            }
-        }
+        let filled = read_some_at(file, offset, out)?;
+        out[filled..].fill(0);
         for entry in &self.entries {
             entry.show(offset, out);
         }
@@ -230,7 +256,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, File};
 
     fn read(file: &StateFile, offset: u64, length: usize) -> Vec<u8> {
         let mut out = vec![0xff; length];
@@ -242,7 +268,7 @@ mod tests {
         let temp = tempfile::NamedTempFile::new().unwrap();
         fs::write(temp.path(), content).unwrap();
         let file = File::options().read(true).write(true).open(temp.path()).unwrap();
-        (temp, StateFile::held(file).unwrap())
+        (temp, StateFile::held(Arc::new(file)).unwrap())
     }
 
     #[test]
@@ -276,7 +302,7 @@ mod tests {
     #[test]
     fn growth_past_the_bound_is_a_full_disk() {
         let temp = tempfile::tempfile().unwrap();
-        let file = StateFile::live(temp);
+        let file = StateFile::live(Arc::new(temp));
         file.set_max_bytes(4096);
         file.set_len(4096).unwrap();
         let error = file.set_len(4097).unwrap_err();

@@ -40,6 +40,21 @@ pub struct Dropped {
     pub health_results: u64,
 }
 
+impl Change {
+    /// Whether it leaves room in the file.
+    pub fn removes(&self) -> bool {
+        match self {
+            Self::Remove(_) | Self::SetAside(_) | Self::ForgetRun(_) => true,
+            Self::Append(_)
+            | Self::PutDropped(_)
+            | Self::PutRun(_)
+            | Self::PutConfig { .. }
+            | Self::PutSession(_)
+            | Self::ReserveSeq(_) => false,
+        }
+    }
+}
+
 /// A durable message that waits for the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxRecord {

@@ -4,11 +4,11 @@ use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, begin};
 use super::quarantine::{Quarantined, Shelf, Why};
-use super::schema::{META, OUTBOX, RUNS, meta, outbox_place};
+use super::schema::{META, OUTBOX, RUNS, meta, outbox_place, record_bytes};
 use super::seal::Sealer;
 use super::{Change, Dropped, OutboxRecord, Store, StoreError};
 use crate::model::{MessageKind, RunRecord, unix_ms};
-use redb::{Database, ReadableTable, Table};
+use redb::{AccessGuard, Database, ReadableTable, Table};
 
 impl Store {
     /// Makes these changes in one transaction: all are durable when it answers, or none is.
@@ -38,8 +38,9 @@ impl Store {
         let mut runs = FinishedRuns { kept: kept.unwrap_or_default(), max };
         let max_quarantined = self.options.max_quarantined;
         match self.work(|live, sealer| transact(&live.db, sealer, lists, &mut runs, max_quarantined)) {
-            Ok(set_aside) => {
+            Ok(Done { set_aside, grown }) => {
                 self.status.quarantined += set_aside;
+                self.content_bytes = self.content_bytes.saturating_add_signed(grown);
                 if touches_runs(lists) {
                     self.finished = runs.kept;
                 }
@@ -71,14 +72,22 @@ fn touches_runs(lists: &[&[Change]]) -> bool {
     })
 }
 
-/// Answers how many records it set aside.
+/// What a transaction did beside its changes.
+#[derive(Clone, Copy)]
+struct Done {
+    /// Records that it moved to the quarantine.
+    set_aside: u64,
+    /// Bytes of content that came, less those that went.
+    grown: i64,
+}
+
 fn transact(
     db: &Database,
     sealer: &Sealer,
     lists: &[&[Change]],
     runs: &mut FinishedRuns,
     max_quarantined: u64,
-) -> Result<u64, Fault> {
+) -> Result<Done, Fault> {
     let changes = || lists.iter().copied().flatten();
     let txn = begin(db)?;
     let mut tables = Tables {
@@ -89,16 +98,16 @@ fn transact(
             true => Some(Shelf::open(&txn, max_quarantined)?),
             false => None,
         },
-        set_aside: 0,
+        done: Done { set_aside: 0, grown: 0 },
         sealer,
     };
     for change in changes() {
         tables.apply(change, runs)?;
     }
-    let set_aside = tables.set_aside;
+    let done = tables.done;
     drop(tables);
     txn.commit()?;
-    Ok(set_aside)
+    Ok(done)
 }
 
 struct Tables<'t> {
@@ -107,7 +116,7 @@ struct Tables<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
     /// Opened only where something is set aside.
     quarantine: Option<Shelf<'t>>,
-    set_aside: u64,
+    done: Done,
     sealer: &'t Sealer,
 }
 
@@ -124,7 +133,7 @@ impl Tables<'_> {
             Change::PutRun(record) => self.put_run(record, runs),
             Change::ForgetRun(run_id) => {
                 runs.forget(run_id);
-                self.runs.remove(run_id.as_str())?;
+                self.done.grown -= room_of(self.runs.remove(run_id.as_str())?);
                 Ok(())
             }
             Change::PutConfig { version, config } => {
@@ -135,14 +144,21 @@ impl Tables<'_> {
         }
     }
 
+    /// The same message once more is nothing new: after an error of the disk, nobody knows whether the
+    /// transaction before is there.
     fn append(&mut self, record: &OutboxRecord) -> Result<(), Fault> {
         let OutboxRecord { seq, kind, envelope } = record;
-        for kind in MessageKind::ALL {
-            if self.outbox.get((kind as u8, *seq))?.is_some() {
-                return Err(Fault::Refused(format!("a message with seq {seq} waits already")));
+        let place = outbox_place(*kind, *seq);
+        for other in MessageKind::ALL {
+            let Some(sealed) = self.outbox.get((other as u8, *seq))? else { continue };
+            let same = self.sealer.open("outbox", &place, sealed.value()).is_ok_and(|open| open == *envelope);
+            if other == *kind && same {
+                return Ok(());
             }
+            return Err(Fault::Refused(format!("a message with seq {seq} waits already")));
         }
-        let sealed = self.sealer.seal("outbox", &outbox_place(*kind, *seq), envelope)?;
+        let sealed = self.sealer.seal("outbox", &place, envelope)?;
+        self.done.grown += signed(record_bytes(sealed.len()));
         self.outbox.insert((*kind as u8, *seq), sealed.as_slice())?;
         Ok(())
     }
@@ -151,7 +167,9 @@ impl Tables<'_> {
     fn remove(&mut self, seqs: &[u64]) -> Result<(), Fault> {
         for seq in seqs {
             for kind in MessageKind::ALL {
-                if self.outbox.remove((kind as u8, *seq))?.is_some() {
+                let removed = room_of(self.outbox.remove((kind as u8, *seq))?);
+                self.done.grown -= removed;
+                if removed > 0 {
                     break;
                 }
             }
@@ -164,7 +182,7 @@ impl Tables<'_> {
         for seq in seqs {
             for kind in MessageKind::ALL {
                 let Some(sealed) = self.outbox.remove((kind as u8, *seq))? else { continue };
-                self.set_aside += 1;
+                self.done.set_aside += 1;
                 if let Some(quarantine) = &mut self.quarantine {
                     quarantine.put(&Quarantined {
                         table: "outbox".to_owned(),
@@ -185,16 +203,18 @@ impl Tables<'_> {
         let json = serde_json::to_vec(record)
             .map_err(|error| Fault::Refused(format!("the record of run \"{run_id}\": {error}")))?;
         let sealed = self.sealer.seal("runs", run_id.as_bytes(), &json)?;
-        self.runs.insert(run_id, sealed.as_slice())?;
+        self.done.grown += signed(record_bytes(sealed.len()));
+        self.done.grown -= room_of(self.runs.insert(run_id, sealed.as_slice())?);
         for forgotten in runs.note(record) {
-            self.runs.remove(forgotten.as_str())?;
+            self.done.grown -= room_of(self.runs.remove(forgotten.as_str())?);
         }
         Ok(())
     }
 
     fn put_meta(&mut self, name: &str, content: &[u8]) -> Result<(), Fault> {
         let sealed = self.sealer.seal("meta", name.as_bytes(), content)?;
-        self.meta.insert(name, sealed.as_slice())?;
+        self.done.grown += signed(record_bytes(sealed.len()));
+        self.done.grown -= room_of(self.meta.insert(name, sealed.as_slice())?);
         Ok(())
     }
 
@@ -213,4 +233,14 @@ impl Tables<'_> {
         }
         self.put_meta(meta::SEQ, &seq.to_le_bytes())
     }
+}
+
+/// What a record took that was replaced or removed; 0 where there was none.
+fn room_of(record: Option<AccessGuard<'_, &'static [u8]>>) -> i64 {
+    record.map_or(0, |record| signed(record_bytes(record.value().len())))
+}
+
+/// A record is far smaller than what this could not hold.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -3,6 +3,9 @@
 use crate::model::SysExit;
 use std::path::PathBuf;
 
+/// For people.
+const MIB: u64 = 1024 * 1024;
+
 /// An error of the store. Clone: one failed commit is told to every sender of its group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -50,6 +53,19 @@ pub enum StoreError {
         /// What the kernel said.
         cause: String,
     },
+    /// Nearly none is left, and that is kept for what was accepted already.
+    #[error(
+        "{}: only {} MiB are free on the disk, and {} MiB are kept for work that was accepted already (state.min_free_bytes): new work is refused until there is room, so free some space",
+        dir.display(), free / MIB, keep / MIB
+    )]
+    LowSpace {
+        /// The state directory.
+        dir: PathBuf,
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        keep: u64,
+    },
     /// A change contradicts what is stored: it would overwrite a message that waits.
     #[error("{}: refused: {cause}", path.display())]
     Refused {
@@ -78,7 +94,7 @@ impl StoreError {
             // The directory is a setting.
             Self::Unusable { .. } => SysExit::Config,
             Self::Refused { .. } => SysExit::Internal,
-            Self::NoSpace { .. } | Self::Io { .. } => SysExit::Io,
+            Self::NoSpace { .. } | Self::LowSpace { .. } | Self::Io { .. } => SysExit::Io,
         }
     }
 }

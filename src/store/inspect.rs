@@ -15,6 +15,7 @@ use crate::model::{MessageKind, RunPhase};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableStats};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the state file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,7 @@ pub fn inspect_without_key(dir: &Path) -> Result<Inspection, StoreError> {
     let _lock = lock_existing(dir, &path)?;
     let found = contained(|| {
         let file = File::open(&path).map_err(|error| Fault::Unusable(error.to_string()))?;
-        let file = StateFile::held(file)?;
+        let file = StateFile::held(Arc::new(file))?;
         let live = Live { db: builder(&Options::default()).create_with_backend(file.clone())?, file };
         let found = contained(|| {
             head(&live.db)?;

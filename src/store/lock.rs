@@ -4,8 +4,8 @@ use super::StoreError;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The name of the lock file in the state directory.
@@ -18,7 +18,8 @@ const MAX_PID_BYTES: u64 = 32;
 /// dead agent leaves never blocks.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: Flock<File>,
+    file: Flock<File>,
+    path: PathBuf,
 }
 
 impl DirLock {
@@ -43,8 +44,15 @@ impl DirLock {
             .map_err(|error| unusable(path.clone(), &error))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                write_pid(&mut file).map_err(|error| unusable(path, &error))?;
-                Ok(Self { _file: file })
+                match write_pid(&mut file) {
+                    Ok(()) => {}
+                    // The lock holds without it; only who has it cannot be read.
+                    Err(error) if error.kind() == ErrorKind::StorageFull => {
+                        tracing::warn!(path = %path.display(), %error, "the pid was not written");
+                    }
+                    Err(error) => return Err(unusable(path, &error)),
+                }
+                Ok(Self { file, path })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 Err(StoreError::InUse { dir: dir.into(), pid: read_pid(&mut file) })
@@ -54,14 +62,26 @@ impl DirLock {
     }
 }
 
+impl DirLock {
+    /// Whether the locked file still is the one that others would find.
+    pub(super) fn is_in_place(&self) -> bool {
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let ours = self.file.metadata().map(id);
+        let theirs = std::fs::metadata(&self.path).map(id);
+        matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
+    }
+}
+
 fn unusable(path: PathBuf, error: &std::io::Error) -> StoreError {
     StoreError::Unusable { path, cause: error.to_string() }
 }
 
+/// In place, so that a full disk has room for it after the first time.
 fn write_pid(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
+    let line = format!("{}\n", std::process::id());
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    file.write_all(line.as_bytes())?;
+    file.set_len(line.len() as u64)
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {

@@ -11,7 +11,10 @@
 //! | `schema` | tables, head, key check |
 //! | `seal` | AES-256-GCM under HKDF of the agent key |
 //! | `lock` | one agent a directory |
+//! | `disk` | what is asked of a file system; the host's own |
 //! | `backend` | the file under redb, held until it proved right |
+//! | `room` | refuses new work before the disk is full |
+//! | `compact` | gives back what a drained queue leaves |
 //! | `fault` | redb's errors and panics, told apart |
 //! | `live` | the open database, and how a transaction begins |
 //! | `finished` | which finished runs are kept |
@@ -24,6 +27,8 @@
 mod backend;
 mod change;
 mod commit;
+mod compact;
+mod disk;
 mod error;
 mod fault;
 mod finished;
@@ -38,6 +43,7 @@ mod read;
 mod rekey;
 mod renewal;
 mod repair;
+mod room;
 mod salvage;
 mod scan;
 mod schema;
@@ -47,21 +53,26 @@ mod sweep;
 mod tests;
 
 pub use change::{Change, Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside};
+pub use compact::{COMPACT_MAX_CONTENT_BYTES, COMPACT_MIN_WASTE_BYTES};
 pub use error::StoreError;
 pub use inspect::{Inspection, RunCounts, Unsealed, inspect_without_key};
 pub use open::STATE_FILE;
 pub use quarantine::{Quarantined, Why};
 pub use rekey::{Rekeyed, rekey};
 pub use repair::{RepairReport, repair};
+pub use room::is_new_work;
 pub use salvage::{Lost, LostMessage, Saved};
+pub use schema::MESSAGE_OVERHEAD_BYTES;
 
-use crate::model::{RunId, StoreStatus};
+use crate::model::{RunId, Space, StoreStatus};
+use disk::Disk;
 use fault::{Fault, contained};
 use live::{Access, Live};
 use seal::Sealer;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +87,9 @@ pub const MAX_FINISHED_RUNS: usize = 1_000;
 /// Records in the quarantine: enough to find out what happened, too few to fill a disk.
 pub const MAX_QUARANTINED: u64 = 1_000;
 
+/// The first seq of a new file: 0 is what a peer reads where there is none.
+const FIRST_SEQ: u64 = 1;
+
 /// Bounds of a store; tests make them small to reach their edges.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -87,6 +101,10 @@ pub struct Options {
     pub max_quarantined: u64,
     /// The file may not grow past it: answered as a full disk.
     pub max_file_bytes: u64,
+    /// Below so many free bytes new work is refused; 0 switches that off.
+    pub min_free_bytes: u64,
+    /// Tells what the file system of a path has.
+    pub space: fn(&Path) -> io::Result<Space>,
 }
 
 impl Default for Options {
@@ -96,6 +114,8 @@ impl Default for Options {
             max_finished_runs: MAX_FINISHED_RUNS,
             max_quarantined: MAX_QUARANTINED,
             max_file_bytes: u64::MAX,
+            min_free_bytes: 0,
+            space: disk::host_space,
         }
     }
 }
@@ -107,14 +127,21 @@ pub struct Store {
     /// None only before the first opening.
     sealer: Option<Arc<Sealer>>,
     agent_key: SecretString,
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     options: Options,
     access: Access,
     status: StoreStatus,
     /// When each finished run ended, the oldest first.
     finished: BTreeSet<(u64, RunId)>,
+    /// Bytes of everything that is kept: what the file would need at least.
+    content_bytes: u64,
+    /// A sync failed: the file is written again before anything of it is trusted.
+    unproven: bool,
+    /// The open file, after it was deleted and until it is back.
+    orphan: Option<Arc<dyn disk::Medium>>,
     /// The last to go: nobody else may open the file before redb has closed it.
-    _lock: lock::DirLock,
+    lock: lock::DirLock,
 }
 
 impl Store {
@@ -138,21 +165,13 @@ impl Store {
         }
     }
 
-    /// Gives pages that are no longer used back to the file system: what a drained queue leaves.
-    /// Answers whether there were any. Takes tens of milliseconds for tens of megabytes.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the content is whole after each.
-    pub fn compact(&mut self) -> Result<bool, StoreError> {
-        self.work(|live, _| Ok(live.db.compact()?))
-    }
-
     /// Does the work on the open database. After an error that redb does not survive it is opened anew
     /// by the next work.
     fn work<T>(
         &mut self,
         work: impl FnOnce(&mut Live, &Sealer) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
+        self.look_after()?;
         if self.live.is_none() {
             self.open_file(|_, _| Ok(()))?;
         }
@@ -169,6 +188,7 @@ impl Store {
                     self.live = Some(live);
                 } else {
                     self.status.file_bytes = live.file.file_bytes();
+                    self.unproven |= live.file.is_unproven();
                     live.abandon();
                 }
                 Err(fault.at(&self.path))

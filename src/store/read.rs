@@ -4,18 +4,22 @@ use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, Live, begin};
 use super::quarantine::{Broken, Place, Why, quarantine};
-use super::schema::{MAX_SEQ, META, OUTBOX, RUNS, meta, outbox_place, unused_seq};
+use super::schema::{MAX_SEQ, META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place, record_bytes, unused_seq};
 use super::seal::{OVERHEAD_BYTES, Sealer};
-use super::{Dropped, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError};
+use super::{
+    Dropped, FIRST_SEQ, OutboxPage, OutboxRecord, OutboxTotals, Recovered, SetAside, Store, StoreError,
+};
 use crate::model::{MessageKind, RunRecord, unix_ms};
 use bytes::Bytes;
-use redb::{Key, Range, ReadableDatabase, ReadableTable};
+use redb::{Key, Range, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use std::iter::Peekable;
 
 /// What a reading of the whole file found.
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) broken: Vec<Broken>,
+    /// What the records need in the file.
+    content_bytes: u64,
 }
 
 impl Store {
@@ -24,13 +28,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn recover(&mut self) -> Result<Recovered, StoreError> {
+        if self.sealer.is_none() {
+            return self.first_opening();
+        }
         let found = self.work(|live, sealer| read_all(live, sealer))?;
         Ok(self.take_in(found))
     }
 
     /// Sets aside what is broken and keeps in mind what commits must know.
     pub(super) fn take_in(&mut self, found: Found) -> Recovered {
-        let Found { mut recovered, broken } = found;
+        let Found { mut recovered, broken, content_bytes } = found;
+        self.content_bytes = content_bytes;
         if broken.iter().any(|record| record.place == Place::Meta(meta::SEQ)) {
             recovered.next_seq = unused_seq(recovered.next_seq, unix_ms());
         }
@@ -55,6 +63,13 @@ impl Store {
         max_count: usize,
         max_bytes: usize,
     ) -> Result<OutboxPage, StoreError> {
+        if self.sealer.is_none() {
+            // Nothing was ever stored.
+            self.first_opening()?;
+        }
+        if self.sealer.is_none() {
+            return Ok(OutboxPage::default());
+        }
         let limits = Limits { kind, after, max_count, max_bytes };
         let page = self.work(|live, sealer| read_page(live, sealer, limits))?;
         let broken: Vec<_> = page
@@ -134,10 +149,30 @@ pub(super) fn read_all(live: &Live, sealer: &Sealer) -> Result<Found, Fault> {
     });
     let session_id = open(meta::SESSION)?.and_then(|content| String::from_utf8(content).ok());
     let dropped = open(meta::DROPPED)?.and_then(|content| dropped(&content)).unwrap_or_default();
-    // The first seq is 1: 0 is what a peer reads where there is none.
-    let next_seq = reserved.unwrap_or(0).max(outbox.last_seq.map_or(1, |last| last.saturating_add(1))).max(1);
+    let after_outbox = outbox.last_seq.map_or(FIRST_SEQ, |last| last.saturating_add(1));
+    let next_seq = reserved.unwrap_or(0).max(after_outbox).max(FIRST_SEQ);
     let recovered = Recovered { next_seq, config, session_id, runs, outbox, dropped };
-    Ok(Found { recovered, broken })
+    let content_bytes = content_bytes(&txn, &recovered.outbox)?;
+    Ok(Found { recovered, broken, content_bytes })
+}
+
+/// What the records need in the file, of every table that grows.
+fn content_bytes(txn: &ReadTransaction, outbox: &OutboxTotals) -> Result<u64, Fault> {
+    let mut bytes = outbox.bytes() + outbox.depth() * record_bytes(OVERHEAD_BYTES);
+    for record in txn.open_table(RUNS)?.iter()? {
+        bytes += record_bytes(record?.1.value().len());
+    }
+    for record in txn.open_table(META)?.iter()? {
+        bytes += record_bytes(record?.1.value().len());
+    }
+    let quarantine = match txn.open_table(QUARANTINE) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(bytes),
+        opened => opened?,
+    };
+    for record in quarantine.iter()? {
+        bytes += record_bytes(record?.1.value().len());
+    }
+    Ok(bytes)
 }
 
 fn dropped(content: &[u8]) -> Option<Dropped> {

@@ -13,6 +13,7 @@ use crate::model::{MessageKind, RunRecord};
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use secrecy::SecretString;
 use std::fs::File;
+use std::sync::Arc;
 
 /// Records in one transaction: enough that syncs do not count, few enough that memory stays flat.
 const BATCH_RECORDS: usize = 1_024;
@@ -36,7 +37,7 @@ impl NewFile {
     /// Begins on an empty file.
     pub(super) fn on(file: File, agent_key: &SecretString) -> Result<Self, Fault> {
         let options = Options::default();
-        let db = builder(&options).create_with_backend(StateFile::live(file.try_clone()?))?;
+        let db = builder(&options).create_with_backend(StateFile::live(Arc::new(file.try_clone()?)))?;
         let txn = begin(&db)?;
         let sealer = schema::create(&txn, agent_key)?;
         let agent_key = agent_key.clone();
@@ -120,7 +121,7 @@ impl NewFile {
         }
         self.db.close()?;
         self.file.sync_all()?;
-        let again = StateFile::held(self.file)?;
+        let again = StateFile::held(Arc::new(self.file))?;
         let live = Live { db: builder(&self.options).create_with_backend(again.clone())?, file: again };
         let found = contained(|| {
             let sealer = schema::unlock(&live.db, &self.agent_key)?;

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::sync::Arc;
 
 /// Ranges of missing seqs that are told: more help nobody.
 const MAX_RANGES: usize = 100;
@@ -137,7 +138,7 @@ pub(super) fn open(old: &File, agent_key: &SecretString) -> Result<(Live, Sealer
     if old.metadata()?.len() == 0 {
         return Err(Fault::Damaged("it is empty".into()));
     }
-    let file = StateFile::held(old.try_clone()?)?;
+    let file = StateFile::held(Arc::new(old.try_clone()?))?;
     let db = contained(|| Ok(builder(&Options::default()).create_with_backend(file.clone())?))?;
     let live = Live { db, file };
     match contained(|| schema::unlock(&live.db, agent_key)) {

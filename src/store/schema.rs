@@ -13,7 +13,7 @@
 //! nothing opens, and the pages of `meta` are written so often that copies of it lie all over the file.
 
 use super::fault::Fault;
-use super::seal::{SALT_BYTES, Sealer};
+use super::seal::{OVERHEAD_BYTES, SALT_BYTES, Sealer};
 use crate::model::MessageKind;
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
@@ -61,6 +61,18 @@ const SUM_BYTES: usize = 32;
 
 /// What the key check seals.
 const CHECK: &[u8] = b"backupy-agent";
+
+/// What a page adds to a value: its key, the offsets of both, and its share of the branches above. Without
+/// it, a queue of small messages would need a file of several times what it is said to hold.
+const RECORD_OVERHEAD_BYTES: u64 = 32;
+
+/// What the file needs for a message beside its envelope.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = OVERHEAD_BYTES as u64 + RECORD_OVERHEAD_BYTES;
+
+/// What a record with a value of that many bytes takes in the file.
+pub(super) fn record_bytes(value: usize) -> u64 {
+    value as u64 + RECORD_OVERHEAD_BYTES
+}
 
 /// The place that an outbox record's sealing is bound to.
 pub(super) fn outbox_place(kind: MessageKind, seq: u64) -> [u8; 9] {

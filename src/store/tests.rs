@@ -7,10 +7,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
+mod churn;
 mod damage;
 mod outbox;
+mod power;
 mod rekey;
 mod repair;
+mod sim_disk;
 
 const KEY: &str = "bkpy_test_0123456789abcdefghijklmnopqrstuv";
 

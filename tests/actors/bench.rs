@@ -8,7 +8,7 @@ use backupy_agent::actors::messages::{
     Submitted, Transmit,
 };
 use backupy_agent::actors::queue::{Queue, QueueDeps, QueueNeighbours};
-use backupy_agent::actors::state_store::{StateStore, StateStoreDeps};
+use backupy_agent::actors::state_store::{StateStore, StateStoreDeps, StateStoreNeighbours};
 use backupy_agent::store::{Options, STATE_FILE, Store};
 use backupy_agent::wire::{self, Envelope, Payload, v1};
 use secrecy::SecretString;
@@ -94,7 +94,7 @@ pub fn kinds(wire: &Wire) -> Vec<&'static str> {
 pub fn queue(max_queue_bytes: u64) -> (Addr<Queue>, fake::Told<ChildDown>) {
     let (supervisor, ends) = fake::quick(|_: &ChildDown| ());
     let life = Life::new(ChildName::Queue, 1, supervisor);
-    (Queue::new(QueueDeps { life, max_queue_bytes }).start(), ends)
+    (Queue::new(QueueDeps { life, max_queue_bytes, first_seq: 1 }).start(), ends)
 }
 
 pub fn neighbours(store: &Addr<StateStore>) -> QueueNeighbours {
@@ -181,7 +181,19 @@ impl Bench {
     pub async fn in_dir(dir: TempDir, max_queue_bytes: u64) -> Self {
         let (store, _) = start(dir.path(), Options::default());
         let (queue, _) = queue(max_queue_bytes);
+        Self::of(dir, store, queue).await
+    }
+
+    /// Over a store that was started otherwise.
+    pub async fn over(dir: TempDir, store: Addr<StateStore>) -> Self {
+        let (queue, _) = queue(u64::MAX);
+        Self::of(dir, store, queue).await
+    }
+
+    async fn of(dir: TempDir, store: Addr<StateStore>, queue: Addr<Queue>) -> Self {
         queue.send(neighbours(&store)).await.unwrap();
+        let room_changed = queue.clone().recipient();
+        store.send(StateStoreNeighbours { room_changed }).await.unwrap();
         Self { dir, store, queue }
     }
 

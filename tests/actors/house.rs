@@ -219,6 +219,7 @@ impl Factory for Household {
             link_lost: fake::silent(),
             barrier_passed: fake::silent(),
             acked: fake::silent(),
+            room_changed: fake::silent(),
             status: status.0,
         };
         Born { door, ties }

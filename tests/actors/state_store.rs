@@ -16,6 +16,11 @@ fn append(seq: u64) -> Change {
     Change::Append(OutboxRecord { seq, kind: MessageKind::Log, envelope })
 }
 
+/// Another message under that seq.
+fn another(seq: u64) -> Change {
+    Change::Append(OutboxRecord { seq, kind: MessageKind::Log, envelope: Bytes::from_static(b"another") })
+}
+
 #[actix::test]
 async fn senders_share_transactions_and_each_hears_after_its_own_is_durable() {
     let dir = tempfile::tempdir().unwrap();
@@ -46,7 +51,7 @@ async fn a_list_that_cannot_be_committed_does_not_fail_its_neighbours() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = start(dir.path(), Options::default());
     store.send(Commit(vec![append(2)])).await.unwrap().unwrap();
-    let lists = [vec![append(1)], vec![append(9), append(2)], vec![append(3)]];
+    let lists = [vec![append(1)], vec![append(9), another(2)], vec![append(3)]];
     let answers = join_all(lists.map(|list| store.send(Commit(list)))).await;
     let answers: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
     assert_eq!((&answers[0], &answers[2]), (&Ok(()), &Ok(())));

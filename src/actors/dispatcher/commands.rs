@@ -12,8 +12,9 @@ use actix::prelude::*;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Faults of one configuration that are told one by one: a server that is confused, or hostile, must not
 /// fill the journal.
@@ -21,6 +22,9 @@ const LOUD_REMARKS: usize = 50;
 
 /// How often an Ack is offered to a Queue whose store is restarting.
 const ACK_ATTEMPTS: u32 = 3;
+
+/// Between two attempts to store a configuration on a disk that did not take it.
+const UNSTORED_RETRY: Duration = Duration::from_secs(10);
 
 /// What is asked of a neighbour that is not there is refused so: the server may try again.
 const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
@@ -35,11 +39,14 @@ pub(super) struct Worker {
     plan: Option<Arc<Plan>>,
     /// Who has been told the plan already.
     told: Vec<Recipient<Configured>>,
+    /// A configuration that the disk did not take, and when it is offered again. The server has heard
+    /// that it was refused, and may not send it again before the next connection.
+    unstored: Option<(v1::AgentConfig, Instant)>,
 }
 
 impl Worker {
     pub(super) fn new(neighbours: Neighbours, version: watch::Sender<Option<u64>>) -> Self {
-        Self { neighbours, version, plan: None, told: Vec::new() }
+        Self { neighbours, version, plan: None, told: Vec::new(), unstored: None }
     }
 
     /// Takes up the configuration of the earlier life. Until then no command is looked at: an older
@@ -90,6 +97,7 @@ impl Worker {
     /// Rule 2: a lower version is ignored, an equal one changes nothing.
     async fn configure(&mut self, config: v1::AgentConfig) -> Result<(), Refusal> {
         let version = config.version;
+        self.unstored = None;
         if let Some(applied) = self.plan.as_ref().map(|plan| plan.version) {
             if version < applied {
                 tracing::warn!(version, applied, "configuration ignored: older than the applied one");
@@ -105,6 +113,7 @@ impl Worker {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(version, %error, "configuration not applied: it could not be stored");
+                self.unstored = Some((config, Instant::now() + UNSTORED_RETRY));
                 return Err(Refusal::NotStored(error.to_string()));
             }
             Err(Silent) => {
@@ -115,6 +124,19 @@ impl Worker {
         self.apply(&config).await;
         self.version.send_replace(Some(version));
         Ok(())
+    }
+
+    /// When a configuration that was not stored is to be offered again.
+    pub(super) fn time_to_store(&self) -> Option<Instant> {
+        self.unstored.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Offers it again, unless the server has sent another one since.
+    pub(super) async fn store_again(&mut self) {
+        if let Some((config, _)) = self.unstored.take() {
+            // Why it failed again has been logged, and so has that it did not.
+            let _ = self.configure(config).await;
+        }
     }
 
     async fn apply(&mut self, config: &v1::AgentConfig) {

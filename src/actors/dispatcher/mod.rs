@@ -16,6 +16,7 @@ use prost::Message as _;
 use std::cell::Cell;
 use std::rc::Rc;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 /// So many commands wait here before the Connection is made to wait, and TCP with it.
 const MAX_WAITING: usize = 64;
@@ -97,6 +98,7 @@ impl Actor for Dispatcher {
         let work = async move {
             worker.recover().await?;
             loop {
+                let store_at = worker.time_to_store();
                 tokio::select! {
                     biased;
                     () = worker.greet() => {}
@@ -108,6 +110,9 @@ impl Actor for Dispatcher {
                             let _ = taken.send(());
                         }
                         worker.take_on(task.command).await;
+                    }
+                    () = sleep_until(store_at.unwrap_or_else(Instant::now)), if store_at.is_some() => {
+                        worker.store_again().await;
                     }
                 }
             }

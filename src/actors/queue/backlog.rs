@@ -1,7 +1,7 @@
 //! The durable messages in numbers: never the messages themselves, whatever waits.
 
 use crate::model::MessageKind;
-use crate::store::{OutboxRecord, OutboxTotals, SetAside};
+use crate::store::{MESSAGE_OVERHEAD_BYTES, OutboxRecord, OutboxTotals, SetAside};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds that go when the queue is full, in this order. Results of runs never go (behaviour section 2).
@@ -115,14 +115,17 @@ impl Backlog {
         self.on_disk.values().map(|count| count.bytes).sum()
     }
 
-    /// Bytes on disk and on their way there.
-    pub(super) fn bytes_to_be(&self) -> u64 {
-        self.bytes() + self.arriving_bytes
+    /// What the file needs for the messages on disk and on their way there: more than their bytes, and for
+    /// small ones far more.
+    pub(super) fn need(&self) -> u64 {
+        let messages = self.depth() + self.arriving.len() as u64;
+        self.bytes() + self.arriving_bytes + messages * MESSAGE_OVERHEAD_BYTES
     }
 
-    /// Bytes on disk that may go to make room.
-    pub(super) fn evictable_bytes(&self) -> u64 {
-        EVICTABLE.iter().filter_map(|kind| self.on_disk.get(kind)).map(|count| count.bytes).sum()
+    /// What of it may go to make room.
+    pub(super) fn evictable(&self) -> u64 {
+        let need = |count: &Count| count.bytes + count.messages * MESSAGE_OVERHEAD_BYTES;
+        EVICTABLE.iter().filter_map(|kind| self.on_disk.get(kind)).map(need).sum()
     }
 
     /// The kind whose oldest goes next to make room.
@@ -177,8 +180,9 @@ mod tests {
         backlog.arrives(entry(1));
         backlog.arrives(entry(2));
         backlog.arrived(1);
-        assert_eq!((backlog.depth(), backlog.bytes(), backlog.bytes_to_be()), (1, 10, 20));
+        let need = |messages| messages * (10 + MESSAGE_OVERHEAD_BYTES);
+        assert_eq!((backlog.depth(), backlog.bytes(), backlog.need()), (1, 10, need(2)));
         backlog.left(&[entry(1)]);
-        assert_eq!((backlog.depth(), backlog.bytes(), backlog.bytes_to_be()), (0, 0, 10));
+        assert_eq!((backlog.depth(), backlog.bytes(), backlog.need()), (0, 0, need(1)));
     }
 }

@@ -6,7 +6,7 @@ use super::slots::Latest;
 use super::waiting::{Answer, Entrant, Ephemeral, Origin, Storing, not_encoded, refusal};
 use crate::actors::messages::{Commit, QueueError, Submit, Submitted};
 use crate::model::{DeliveryClass, MessageKind, unix_ms};
-use crate::store::{Change, OutboxRecord, StoreError};
+use crate::store::{Change, MESSAGE_OVERHEAD_BYTES, OutboxRecord, StoreError};
 use crate::wire::{self, MAX_MESSAGE_BYTES};
 use actix::prelude::*;
 use std::future::ready;
@@ -79,12 +79,14 @@ impl Queue {
         Ok(())
     }
 
-    fn enter(&mut self, entrant: Entrant, ctx: &mut Context<Self>) {
+    pub(super) fn enter(&mut self, entrant: Entrant, ctx: &mut Context<Self>) {
         let waiting = self.entrants.len() + self.storing.len();
         if !self.ready {
             self.answer(entrant.from, Err(QueueError::StoreGone));
         } else if waiting >= MAX_ENTRANTS {
             self.answer(entrant.from, Err(QueueError::Busy(waiting)));
+        } else if let Err(error) = self.refuse_new_work(entrant.kind, &entrant.with) {
+            self.answer(entrant.from, Err(error));
         } else {
             self.entrants.push_back(entrant);
             self.admit(ctx);
@@ -104,10 +106,10 @@ impl Queue {
                 self.refuse_first(QueueError::StoreGone);
                 continue;
             }
-            let bytes = self.backlog.bytes_to_be();
-            let over = (bytes + size).saturating_sub(self.max_queue_bytes);
+            let bytes = self.backlog.need();
+            let over = (bytes + size + MESSAGE_OVERHEAD_BYTES).saturating_sub(self.max_queue_bytes);
             if over > 0 {
-                if over <= self.backlog.evictable_bytes() {
+                if over <= self.backlog.evictable() {
                     self.evict(over, ctx);
                     // What is on its way to the disk may be evicted once it is there.
                     if self.evicting.is_none() {
@@ -119,7 +121,7 @@ impl Queue {
                 }
                 return;
             }
-            if self.seqs.peek().is_none() {
+            if self.seqs.peek(unix_ms()).is_none() {
                 if self.reserving {
                     return;
                 }
@@ -162,7 +164,7 @@ impl Queue {
     /// Gives the message its seq and its time, for good, and brings it to the disk.
     fn store(&mut self, entrant: Entrant, ctx: &mut Context<Self>) {
         let Entrant { payload, correlation_id, with, kind, size: _, from } = entrant;
-        let (Some(store), Some(seq)) = (&self.store, self.seqs.peek()) else {
+        let (Some(store), Some(seq)) = (&self.store, self.seqs.peek(unix_ms())) else {
             return self.answer(from, Err(QueueError::StoreGone));
         };
         let ended = wire::ended_run(&payload);
@@ -171,7 +173,9 @@ impl Queue {
             Err(error) => return self.answer(from, Err(not_encoded(&error))),
         };
         let bytes = envelope.len() as u64;
-        let mut changes = Vec::with_capacity(1 + with.len());
+        let reservation = self.seqs.missing();
+        let mut changes = Vec::with_capacity(3 + with.len());
+        changes.extend(reservation.map(Change::ReserveSeq));
         changes.push(Change::Append(OutboxRecord { seq, kind, envelope }));
         changes.extend(with);
         if let Origin::Notice(_) = &from {
@@ -180,7 +184,7 @@ impl Queue {
         let request = store.commit.send(Commit(changes));
         self.take_seq(ctx);
         self.backlog.arrives(Entry { seq, kind, bytes });
-        self.storing.insert(seq, Storing { from, ended });
+        self.storing.insert(seq, Storing { from, ended, reservation });
         let epoch = self.store_epoch;
         ctx.spawn(request.into_actor(self).map(move |answer, act, ctx| {
             if epoch == act.store_epoch {
@@ -195,11 +199,14 @@ impl Queue {
         answer: Result<Result<(), StoreError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
-        let Some(Storing { from, ended }) = self.storing.remove(&seq) else {
+        let Some(Storing { from, ended, reservation }) = self.storing.remove(&seq) else {
             return;
         };
         match answer {
             Ok(Ok(())) => {
+                if let Some(until) = reservation {
+                    self.seqs.reserved(until);
+                }
                 self.backlog.arrived(seq);
                 if let Some(run_id) = &ended {
                     self.slots.run_ended(run_id);

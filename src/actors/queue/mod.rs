@@ -14,6 +14,7 @@
 //! | `outflow` | messages go out |
 //! | `confirmation` | what the server has leaves the disk |
 //! | `flight`, `removal`, `backlog`, `slots`, `notice`, `seq` | the states of these, without an actor |
+//! | `trouble` | new work is refused while the disk has no room for it |
 //! | `link`, `waiting` | a link; who waits for an answer |
 //!
 //! None of the first four calls another: what changed one's state is told by [`Queue::go_on`], and all of
@@ -31,6 +32,7 @@ mod outflow;
 mod removal;
 mod seq;
 mod slots;
+mod trouble;
 mod waiting;
 
 pub use flight::{BARRIER_MESSAGES, WINDOW_BYTES, WINDOW_MESSAGES};
@@ -53,6 +55,7 @@ use slots::Slots;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use trouble::Trouble;
 use waiting::{Entrant, Ephemeral, Senders, Storing};
 
 /// Messages in the mailbox before senders are pushed back.
@@ -66,8 +69,11 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct QueueDeps {
     /// Its tie to the Supervisor.
     pub life: Life,
-    /// `state.max_queue_bytes`: envelopes on disk.
+    /// `state.max_queue_bytes`: what the messages need on disk.
     pub max_queue_bytes: u64,
+    /// No seq of this life is lower: unix milliseconds. A state directory that was lost must not bring
+    /// seqs back that the server has seen: it would take new messages for old ones.
+    pub first_seq: u64,
 }
 
 /// The StateStore, given at start and after it was replaced.
@@ -91,6 +97,9 @@ struct GoOn;
 pub struct Queue {
     life: Life,
     max_queue_bytes: u64,
+    first_seq: u64,
+    /// Why new work is refused now.
+    trouble: Option<Trouble>,
     store: Option<QueueNeighbours>,
     /// Counts the stores: what an earlier one answers late is ignored.
     store_epoch: u64,
@@ -132,6 +141,8 @@ impl Queue {
         Self {
             life: deps.life,
             max_queue_bytes: deps.max_queue_bytes,
+            first_seq: deps.first_seq,
+            trouble: None,
             store: None,
             store_epoch: 0,
             ready: false,
@@ -199,7 +210,7 @@ impl Queue {
 
     fn recovered(&mut self, recovered: &Recovered, ctx: &mut Context<Self>) {
         self.backlog.begin(&recovered.outbox);
-        self.seqs.begin(recovered.next_seq);
+        self.seqs.begin(recovered.next_seq.max(self.first_seq));
         self.notice.recovered(recovered.dropped);
         self.removal.paused = false;
         self.ready = true;
@@ -211,7 +222,7 @@ impl Queue {
         }
         tracing::info!(
             waiting = self.backlog.depth(),
-            next_seq = recovered.next_seq,
+            next_seq = self.seqs.next(),
             "the queue goes on where it was"
         );
     }
@@ -232,7 +243,7 @@ impl Queue {
 
     /// Takes a seq and sees to it that there are more.
     fn take_seq(&mut self, ctx: &mut Context<Self>) -> Option<u64> {
-        let seq = self.seqs.take();
+        let seq = self.seqs.take(unix_ms());
         if let Some(reserving) = self.reserve() {
             ctx.spawn(reserving);
         }
@@ -255,7 +266,10 @@ impl Queue {
                     act.seqs.reserved(until);
                     act.reserve_error = None;
                 }
-                Ok(Err(error)) => act.reserve_error = Some(error),
+                Ok(Err(error)) => {
+                    act.seqs.refused();
+                    act.reserve_error = Some(error);
+                }
                 Err(_) => {}
             }
             act.go_on(ctx);

@@ -29,6 +29,8 @@ pub(super) struct Storing {
     pub(super) from: Origin,
     /// The run that it ends.
     pub(super) ended: Option<RunId>,
+    /// The reservation of seqs that it brings along.
+    pub(super) reservation: Option<u64>,
 }
 
 /// Who hears what became of it.

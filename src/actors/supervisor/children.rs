@@ -12,7 +12,7 @@ use crate::actors::life::Life;
 use crate::actors::messages::ChildName;
 use crate::actors::queue::{Queue, QueueDeps, QueueNeighbours};
 use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor};
-use crate::actors::state_store::{Opener, StateStore, StateStoreDeps};
+use crate::actors::state_store::{Opener, StateStore, StateStoreDeps, StateStoreNeighbours};
 use crate::backup;
 use crate::channel::dial::Dialer;
 use crate::model::unix_ms;
@@ -54,19 +54,20 @@ impl Children {
     fn opener(&mut self) -> Opener {
         let mut opened = self.opened.take();
         let (dir, key) = (self.settings.state.dir.clone(), self.settings.server.agent_key.clone());
+        let options = store_options(&self.settings);
         Box::new(move || match opened.take() {
             Some(store) => Ok(store),
-            None => Store::open(&dir, &key, Options::default()).map(|(store, _)| store),
+            None => Store::open(&dir, &key, options).map(|(store, _)| store),
         })
     }
 
     fn backup_options(&self) -> backup::Options {
-        let Settings { backup, server, hooks, .. } = &self.settings;
+        let Settings { backup, server, hooks, state, .. } = &self.settings;
         backup::Options {
             spool_dir: backup.spool_dir.clone(),
             zstd_level: backup.zstd_level,
             threads: backup.threads,
-            room: backup::Room::default(),
+            room: backup::Room { min_free_bytes: state.min_free_bytes, ..backup::Room::default() },
             host: backup::drivers::Host {
                 tools: backup::drivers::Tools::default(),
                 nice: backup.nice,
@@ -84,6 +85,11 @@ impl Children {
     }
 }
 
+/// How the state is opened, the first time and later.
+pub fn store_options(settings: &Settings) -> Options {
+    Options { min_free_bytes: settings.state.min_free_bytes, ..Options::default() }
+}
+
 fn life(child: ChildName, birth: Birth) -> Life {
     Life::new(child, birth.generation, birth.supervisor)
 }
@@ -94,9 +100,13 @@ impl Factory for Children {
             Arbiter::try_new().map_err(|error| format!("its thread could not be started: {error}"))?;
         let deps = StateStoreDeps { life: life(ChildName::StateStore, birth), opener: self.opener() };
         let addr = StateStore::start_in_arbiter(&arbiter.handle(), |_| StateStore::new(deps));
+        let store = addr.clone();
+        let introduce = move |doors: &Neighbourhood| {
+            store.do_send(StateStoreNeighbours { room_changed: doors.queue.room_changed.clone() });
+        };
         let ties = Ties {
             are_you_there: addr.clone().recipient(),
-            introduce: Box::new(|_| {}),
+            introduce: Box::new(introduce),
             quit: Some(addr.clone().recipient()),
             arbiter: Some(arbiter.handle()),
         };
@@ -112,7 +122,8 @@ impl Factory for Children {
 
     fn queue(&mut self, birth: Birth) -> Born<QueueDoor> {
         let max_queue_bytes = self.settings.state.max_queue_bytes;
-        let addr = Queue::new(QueueDeps { life: life(ChildName::Queue, birth), max_queue_bytes }).start();
+        let deps = QueueDeps { life: life(ChildName::Queue, birth), max_queue_bytes, first_seq: unix_ms() };
+        let addr = Queue::new(deps).start();
         let queue = addr.clone();
         let introduce = move |doors: &Neighbourhood| {
             queue.do_send(QueueNeighbours {
@@ -134,6 +145,7 @@ impl Factory for Children {
             link_lost: addr.clone().recipient(),
             barrier_passed: addr.clone().recipient(),
             acked: addr.clone().recipient(),
+            room_changed: addr.clone().recipient(),
             status: addr.recipient(),
         };
         Born { door, ties }

@@ -4,8 +4,8 @@
 use crate::actors::messages::{
     Acked, AreYouThere, BarrierPassed, CancelRun, ChildDown, Commit, Configured, Generation,
     GetConfigVersion, GetHealth, GetQueueStatus, GetRuns, GetStoreStatus, Hangup, InspectState, LinkChanged,
-    LinkLost, LinkUp, Quit, ReadOutbox, Recover, RoundTrip, RunCheck, ServerCommand, StartRun, Submit,
-    TakeSeq,
+    LinkLost, LinkUp, Quit, ReadOutbox, Recover, RoomChanged, RoundTrip, RunCheck, ServerCommand, StartRun,
+    Submit, TakeSeq,
 };
 use actix::prelude::*;
 
@@ -111,6 +111,8 @@ pub struct QueueDoor {
     pub barrier_passed: Recipient<BarrierPassed>,
     /// What the server answered end to end.
     pub acked: Recipient<Acked>,
+    /// New work is refused, or no longer.
+    pub room_changed: Recipient<RoomChanged>,
     /// Observed.
     pub status: Recipient<GetQueueStatus>,
 }

@@ -25,7 +25,7 @@ impl Handler<ChildDown> for Supervisor {
         }
         let (cause, reason) = match &exit {
             ChildExit::Panicked => (Cause::Panic, "it panicked".to_owned()),
-            ChildExit::Failed(reason) => (Cause::Error, reason.clone()),
+            ChildExit::Failed(reason) | ChildExit::Hopeless(_, reason) => (Cause::Error, reason.clone()),
             ChildExit::Stopped => (Cause::Error, "it stopped without being asked to".to_owned()),
             ChildExit::Link(down) => (Cause::Error, down.to_string()),
         };
@@ -34,6 +34,11 @@ impl Handler<ChildDown> for Supervisor {
                 self.link_over(Cause::Asked, &LinkDown::Hangup, ctx);
             }
             (ChildName::Connection, ChildExit::Link(down)) => self.link_over(cause, &down, ctx),
+            (_, ChildExit::Hopeless(code, _)) => {
+                self.slot(child).ends(cause);
+                tracing::error!(actor = child.name(), reason, "the agent cannot go on");
+                self.begin_end(code, ctx);
+            }
             (ChildName::Connection, ChildExit::Panicked | ChildExit::Failed(_) | ChildExit::Stopped) => {
                 tracing::error!(cause = cause.name(), reason, "the connection's actor ended: report this");
                 self.link_over(cause, &LinkDown::Broken(reason), ctx);

@@ -13,7 +13,7 @@ mod slot;
 mod status;
 mod watch;
 
-pub use children::Children;
+pub use children::{Children, store_options};
 pub use ending::SHUTDOWN_LIMIT;
 pub use factory::{
     Birth, Born, ConnectionDoor, DispatcherDoor, Factory, HealthDoor, HeartbeatDoor, LinkReports,

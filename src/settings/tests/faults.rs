@@ -138,6 +138,8 @@ fn values_out_of_their_range_are_refused_with_the_range() {
         ("state.dir", "", "is empty"),
         ("state.max_queue_bytes", "1023 KiB", "at least 1 MiB"),
         ("state.max_queue_bytes", "-1", "must be a number of bytes"),
+        ("state.min_free_bytes", "-1", "must be a number of bytes"),
+        ("state.min_free_bytes", "a little", "must be a number of bytes"),
         ("backup.zstd_level", "0", "1 to 22"),
         ("backup.threads", "65", "1 to 64"),
         ("backup.threads", "many", "must be a whole number"),

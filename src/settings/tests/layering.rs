@@ -25,6 +25,7 @@ fn without_any_layer_the_documented_defaults_hold() {
     assert!(!settings.server.allow_insecure && settings.server.proxy.is_none());
     assert_eq!(settings.state.dir, PathBuf::from("/var/lib/backup-agent"));
     assert_eq!(settings.state.max_queue_bytes, 256 << 20);
+    assert_eq!(settings.state.min_free_bytes, 64 << 20);
     assert_eq!((settings.log.level, settings.log.format), (LogLevel::Info, LogFormat::Auto));
     assert_eq!(settings.metrics.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(settings.docker.socket, PathBuf::from("/var/run/docker.sock"));

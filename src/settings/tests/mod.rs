@@ -108,7 +108,7 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         "hooks.timeout" => same("2m"),
         "docker.discovery" => same("false"),
         "state.dir" | "backup.spool_dir" => same("/elsewhere/dir"),
-        "state.max_queue_bytes" => same("64 MiB"),
+        "state.max_queue_bytes" | "state.min_free_bytes" => same("32 MiB"),
         "log.level" => same("debug"),
         "log.format" => same("json"),
         "metrics.listen" => same("127.0.0.1:9999"),

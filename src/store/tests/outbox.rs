@@ -31,11 +31,22 @@ fn a_waiting_message_is_never_overwritten() {
     let (mut store, _) = open(dir.path());
     store.commit(&[append(1, MessageKind::Run)]).unwrap();
     for kind in MessageKind::ALL {
-        let error = store.commit(&[append(2, kind), append(1, kind)]).unwrap_err();
+        let other = OutboxRecord { seq: 1, kind, envelope: "another".into() };
+        let error = store.commit(&[append(2, kind), Change::Append(other)]).unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     }
     assert_eq!(seqs(&read_outbox(&mut store)), [1], "and the transaction had no part");
     assert_eq!(store.status().write_error, None, "the disk is not to blame");
+}
+
+#[test]
+fn the_same_message_once_more_is_nothing_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    store.commit(&[append(1, MessageKind::Run)]).unwrap();
+    store.commit(&[append(1, MessageKind::Run), append(2, MessageKind::Run)]).unwrap();
+    assert_eq!(seqs(&read_outbox(&mut store)), [1, 2]);
+    assert!(store.commit(&[append(1, MessageKind::Log)]).is_err(), "of another kind it is another message");
 }
 
 #[test]
