@@ -13,7 +13,7 @@ const COMPACT_RATIO: u64 = 2;
 
 /// What is moved while everybody waits: more is left until the queue has drained further, so that no
 /// commit waits longer than a part of a second.
-pub const COMPACT_MAX_CONTENT_BYTES: u64 = 16 * 1024 * 1024;
+pub const COMPACT_MAX_CONTENT_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Store {
     /// Whether a compaction gives back enough, and is done soon enough, to be worth it.
