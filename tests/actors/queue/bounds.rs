@@ -2,13 +2,14 @@
 
 use crate::bench::{Bench, health, log, result_of, settle};
 use backupy_agent::actors::messages::{GetQueueStatus, QueueError, Submit};
+use backupy_agent::store::MESSAGE_OVERHEAD_BYTES;
 use backupy_agent::wire::Payload;
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Room for about ten of the messages below.
-const LIMIT: u64 = 10 * 1_100;
+/// Room for about ten of the messages below, each with what the file adds to it.
+const LIMIT: u64 = 10 * (1_100 + MESSAGE_OVERHEAD_BYTES);
 
 fn kilo(name: &str) -> String {
     format!("{name}{}", "x".repeat(1_000))
