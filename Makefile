@@ -9,7 +9,7 @@ VENV := .tools/venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-binary deps test-rust engines engines-long plane units secrets lint fmt bench figures clean-demo
+.PHONY: help demo build test test-binary deps test-rust engines engines-long plane units secrets lint fmt bench fuzz figures clean-demo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ fmt: ## format the code
 
 bench: ## the benchmarks (release profile: minutes to build)
 	@$(CARGO) bench
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (TARGETS="token settings": only these; needs g++)
+	@fuzz/run.sh $(TARGETS)
 
 figures: deps ## measure start, idle and backup of the release binary (15 minutes on a quiet machine)
 	@$(CARGO) build --release

@@ -1,6 +1,7 @@
 //! What must hold for every input.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failure is a panic")]
 
+mod corpus;
 mod object;
 mod queue;
 mod schedule;
