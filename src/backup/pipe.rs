@@ -4,6 +4,7 @@
 use super::cancel::Cancel;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use zeroize::Zeroizing;
 
 /// Large enough that a hand-over (microseconds) is nothing beside filling it (about a
 /// millisecond), small enough that all of them together are 1 MiB.
@@ -15,7 +16,7 @@ const BUFFERS: usize = 4;
 /// What comes out of the pipe.
 pub enum Item {
     /// The next bytes. Give the buffer back.
-    Data(Vec<u8>),
+    Data(Zeroizing<Vec<u8>>),
     /// Everything so far is void: the dump begins again.
     Restart,
     /// The dump ended well; a pipe that closes without it carried half a dump.
@@ -31,15 +32,20 @@ pub trait Sink: Write {
 /// The filling end.
 pub struct PipeWriter {
     filled: SyncSender<Item>,
-    empty: Receiver<Vec<u8>>,
-    buffer: Vec<u8>,
+    empty: Receiver<Zeroizing<Vec<u8>>>,
+    buffer: Zeroizing<Vec<u8>>,
     cancel: Cancel,
 }
 
 /// The emptying end.
 pub struct PipeReader {
     filled: Receiver<Item>,
-    empty: SyncSender<Vec<u8>>,
+    empty: SyncSender<Zeroizing<Vec<u8>>>,
+}
+
+/// Plaintext goes through it: it is wiped before its memory is given back.
+fn new_buffer() -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(Vec::with_capacity(BUFFER_LEN))
 }
 
 /// A pipe; its writer fails once `cancel` is on.
@@ -48,9 +54,9 @@ pub fn pipe(cancel: Cancel) -> (PipeWriter, PipeReader) {
     let (empty, empty_out) = sync_channel(BUFFERS);
     for _ in 1..BUFFERS {
         // There is room for all of them: this cannot fail.
-        let _ = empty.try_send(Vec::with_capacity(BUFFER_LEN));
+        let _ = empty.try_send(new_buffer());
     }
-    let writer = PipeWriter { filled, empty: empty_out, buffer: Vec::with_capacity(BUFFER_LEN), cancel };
+    let writer = PipeWriter { filled, empty: empty_out, buffer: new_buffer(), cancel };
     (writer, PipeReader { filled: filled_out, empty })
 }
 
@@ -109,7 +115,7 @@ impl PipeReader {
     }
 
     /// Gives a buffer back, to be filled again.
-    pub fn give_back(&self, mut buffer: Vec<u8>) {
+    pub fn give_back(&self, mut buffer: Zeroizing<Vec<u8>>) {
         buffer.clear();
         // A writer that has ended needs it no more.
         let _ = self.empty.try_send(buffer);

@@ -4,6 +4,7 @@ use super::error::{Disorder, OpenError};
 use super::format::{END_LEN, KEY_LEN, MAX_LEN, MIN_LEN, Place, Prefix, cipher};
 use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use std::io::{self, Read};
+use zeroize::Zeroizing;
 
 /// What is asked of the order of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Opener<R: Read> {
     order: Order,
     sequence: Sequence,
     /// Nonce, ciphertext and tag of the frame at hand; then its plaintext.
-    frame: Vec<u8>,
+    frame: Zeroizing<Vec<u8>>,
     /// What of `frame` [`Read`] has not given out yet.
     unread: std::ops::Range<usize>,
     frames: u64,
@@ -57,7 +58,7 @@ impl<R: Read> Opener<R> {
             cipher: cipher(key)?,
             order,
             sequence: Sequence::First,
-            frame: Vec::new(),
+            frame: Zeroizing::new(Vec::new()),
             unread: 0..0,
             frames: 0,
             object_bytes: 0,

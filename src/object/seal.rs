@@ -4,6 +4,7 @@ use super::format::{CHUNK_AT, CHUNK_LEN, FRAME_LEN, KEY_LEN, MIN_LEN, PREFIX_LEN
 use ring::aead::{Aad, LessSafeKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, Write};
+use zeroize::Zeroizing;
 
 /// Seals what is written to it, and writes the frames to `W`. Memory: one frame.
 ///
@@ -15,7 +16,7 @@ pub struct Sealer<W: Write> {
     prefix: Prefix,
     counter: u32,
     /// One frame: length, nonce, chunk, room for the tag.
-    frame: Box<[u8]>,
+    frame: Zeroizing<Box<[u8]>>,
     /// Plaintext bytes that wait in `frame`. A full chunk waits until more comes, because only then is it
     /// known not to be the last.
     filled: usize,
@@ -44,7 +45,7 @@ impl<W: Write> Sealer<W> {
             cipher: cipher(key)?,
             prefix,
             counter,
-            frame: vec![0; FRAME_LEN].into_boxed_slice(),
+            frame: Zeroizing::new(vec![0; FRAME_LEN].into_boxed_slice()),
             filled: 0,
             written: 0,
             failed: false,

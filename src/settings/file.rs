@@ -87,9 +87,10 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Parsed, Vec<Fault>> {
         let section = section.into_inner();
         let is_section = KEYS.iter().any(|key| key.name.split('.').next() == Some(&section));
         if section == targets::SECTION {
-            match value.into_inner() {
-                DeValue::Table(table) => parsed.targets = targets::parse(table, at, &mut parsed.faults),
-                _ => parsed.faults.push(Fault::new(&section, origin, "must be tables: [targets.NAME]")),
+            if let DeValue::Table(table) = value.into_inner() {
+                parsed.targets = targets::parse(table, at, &mut parsed.faults);
+            } else {
+                parsed.faults.push(Fault::new(&section, origin, "must be tables: [targets.NAME]"));
             }
         } else if !is_section {
             parsed.faults.push(unknown(&section, &origin));

@@ -56,13 +56,12 @@ pub(super) fn parse(
     for (name, value) in section {
         let origin = at(name.span().start);
         let name = name.into_inner().into_owned();
-        match value.into_inner() {
-            DeValue::Table(table) => {
-                if let Some(target) = target(&name, table, &origin, &at, faults) {
-                    targets.insert(name, target);
-                }
+        if let DeValue::Table(table) = value.into_inner() {
+            if let Some(target) = target(&name, table, &origin, &at, faults) {
+                targets.insert(name, target);
             }
-            _ => faults.push(Fault::new(format!("{SECTION}.{name}"), origin, "must be a table")),
+        } else {
+            faults.push(Fault::new(format!("{SECTION}.{name}"), origin, "must be a table"));
         }
     }
     targets
@@ -115,9 +114,9 @@ fn field(
         connection.port = port.map_err(|_| "must be a port, 1 to 65535".to_owned())?;
         return Ok(());
     }
-    let text = || match value {
-        DeValue::String(text) => Ok(text.into_owned()),
-        _ => Err("must be a text".to_owned()),
+    let text = || {
+        let DeValue::String(text) = value else { return Err("must be a text".to_owned()) };
+        Ok(text.into_owned())
     };
     match key {
         "type" => *engine = Some(choice(&text()?, &ENGINES)?),

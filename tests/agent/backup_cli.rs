@@ -123,6 +123,49 @@ fn a_database_goes_to_a_file_and_comes_back_with_the_key_alone() {
 }
 
 #[test]
+fn a_backup_is_restored_for_a_look_and_nothing_of_that_stays() {
+    let host = Host::new();
+    let made = output(&mut host.backup("shop", &["--out", "shop.bkpy", "--key-out", "shop.key"]));
+    assert_eq!(code(&made), 0, "{made:?}");
+    let place = host.path("restore #1");
+    fs::create_dir(&place).unwrap();
+    let verify = |object: &str| {
+        let mut verify = command();
+        verify.args([
+            "verify",
+            "--restore",
+            "--json",
+            "--key-file",
+            "shop.key",
+            "--in",
+            object,
+            "--restore-dir",
+        ]);
+        output(verify.arg(&place).current_dir(host.path("out")))
+    };
+    let good = verify("shop.bkpy");
+    let report: serde_json::Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert_eq!(
+        (&report["ok"], &report["restored"]["tables"]["a"]),
+        (&true.into(), &20_000.into()),
+        "{report}"
+    );
+    assert_eq!(report["restored"]["rows"], 20_000);
+
+    // A database that is damaged before it is backed up: its backup is authentic, and useless.
+    let mut bytes = fs::read(host.path("shop.db")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0x5a);
+    fs::write(host.path("shop.db"), bytes).unwrap();
+    let made = output(&mut host.backup("shop", &["--out", "bad.bkpy", "--key-file", "shop.key"]));
+    assert_eq!(code(&made), 0, "{made:?}");
+    let bad = verify("bad.bkpy");
+    assert_eq!(code(&bad), 65, "{bad:?}");
+    assert!(text(&bad.stderr).contains("is not sound"), "{bad:?}");
+    assert_eq!(fs::read_dir(place).unwrap().count(), 0, "the copy is left");
+}
+
+#[test]
 fn an_object_goes_to_standard_output_and_nothing_else_does() {
     let host = Host::new();
     let made = output(&mut host.backup("shop", &["--out", "-", "--key-out", "key", "--json"]));

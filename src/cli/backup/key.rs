@@ -34,13 +34,11 @@ impl Key {
         let mut bytes = Zeroizing::new([0; Dek::LEN]);
         let random = |_| Failure::Internal(io::Error::other("the kernel gives no randomness"));
         SystemRandom::new().fill(bytes.as_mut_slice()).map_err(random)?;
-        let fault = |cause: io::Error| match cause.kind() {
+        let fault = |cause: io::Error| {
             // A key that is lost is every backup that was made with it: nothing replaces it.
-            io::ErrorKind::AlreadyExists => Failure::Create {
-                name: out.display().to_string(),
-                cause: io::Error::other("it exists; --key-file uses the key that is in it"),
-            },
-            _ => Failure::Create { name: out.display().to_string(), cause },
+            let exists = cause.kind() == io::ErrorKind::AlreadyExists;
+            let taken = || io::Error::other("it exists; --key-file uses the key that is in it");
+            Failure::Create { name: out.display().to_string(), cause: if exists { taken() } else { cause } }
         };
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(fault)?;

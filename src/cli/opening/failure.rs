@@ -54,6 +54,14 @@ pub enum Failure {
         /// What the decompressor said.
         cause: io::Error,
     },
+    /// `verify --restore` of an engine that it does not know.
+    #[error(
+        "the object opens, but what is in it is no SQLite database: this version restores no others for a look"
+    )]
+    NotRestorable,
+    /// What came out of the object is no sound database.
+    #[error("the object opens, but the database that comes out of it is not sound: {0}")]
+    Restored(String),
     /// The output is there already.
     #[error("{0} exists; --force replaces it")]
     Exists(String),
@@ -106,6 +114,8 @@ impl Failure {
             },
             Self::Sha256 { .. } => "sha256_mismatch",
             Self::Content { .. } => "content_broken",
+            Self::NotRestorable => "not_restorable",
+            Self::Restored(_) => "database_broken",
             Self::Exists(_) => "output_exists",
             Self::Create { .. } => "output_not_created",
             Self::Write(_) => "write_failed",
@@ -122,7 +132,9 @@ impl Failure {
             | Self::KeyFile { .. }
             | Self::Object(_)
             | Self::Sha256 { .. }
-            | Self::Content { .. } => SysExit::Data,
+            | Self::Content { .. }
+            | Self::Restored(_) => SysExit::Data,
+            Self::NotRestorable => SysExit::Unavailable,
             Self::Input { .. } => SysExit::NoInput,
             Self::Exists(_) | Self::Create { .. } => SysExit::CannotCreate,
             Self::Internal(_) => SysExit::Internal,
@@ -142,6 +154,8 @@ impl Failure {
             Self::Object(_)
             | Self::Sha256 { .. }
             | Self::Content { .. }
+            | Self::NotRestorable
+            | Self::Restored(_)
             | Self::Write(_)
             | Self::Internal(_) => subject,
         };
