@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn logs(events: &[Event]) -> Vec<&str> {
-    let texts = events.iter().filter_map(|event| match event {
-        Event::Log(_, text) => Some(text.as_str()),
-        _ => None,
+    let texts = events.iter().filter_map(|event| {
+        let Event::Log(_, text) = event else { return None };
+        Some(text.as_str())
     });
     texts.collect()
 }
@@ -34,9 +34,9 @@ async fn a_run_that_waits_past_the_end_of_its_url_fails_then_and_not_when_its_tu
     bench.events();
     sleep(2 * SECOND).await;
     let events = bench.events();
-    let failed = events.iter().find_map(|event| match event {
-        Event::Said(run, JobStatus::Failed, why) => Some((run.as_str(), why.as_str())),
-        _ => None,
+    let failed = events.iter().find_map(|event| {
+        let Event::Said(run, JobStatus::Failed, why) = event else { return None };
+        Some((run.as_str(), why.as_str()))
     });
     let (run, why) = failed.unwrap_or_else(|| panic!("{events:?}"));
     assert!(run == "r1" && why.contains("waited for its turn, and its upload URL expired"), "{why}");
