@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios_backup  # noqa: E402,F401
 import scenarios_chaos  # noqa: E402,F401
+import scenarios_disk  # noqa: E402,F401
 import scenarios_face  # noqa: E402,F401
 import scenarios_health  # noqa: E402,F401
 import scenarios_hooks  # noqa: E402,F401

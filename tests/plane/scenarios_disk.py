@@ -79,7 +79,7 @@ async def below_the_guard_runs_are_refused_with_the_figures_and_what_was_accepte
         reason = refused["reason"]
         check("MiB are free" in reason and "64 MiB" in reason and "free some space" in reason, reason)
         check(agent.running() and len(plane.sessions) == 1, "the agent did not stay up")
-        check(len(agent.logged("new work is refused")) == 1, "said more than once, or not")
+        check(len(agent.logged("the disk is nearly full")) == 1, "said more than once, or not")
         code, out, _ = await agent.command("health-check")
         check(code != 0 and "MiB are free" in out + _, f"health-check is blind to it: {code} {out}")
         disk = session.of_kind("Heartbeat")[-1]["metrics"]
@@ -225,12 +225,14 @@ async def a_disk_that_does_not_answer_ends_the_agent_with_one_clear_line_and_not
     session.withhold_pongs()
     await session.ask("CancelJob", {"job_id": "kept"}, "kept")
     fault.now("hang")
-    await session.send("CancelJob", {"job_id": "stuck"}, "stuck")
+    order = Order(agent, store)
+    await session.send("RunBackup", order.body(), "stuck")
     code = await agent.exit(90)
     check(code == 74, f"exit code {code}")
     said = agent.logged("does not answer", "cannot go on")
     check(len(said) == 1 and "kernel's log" in said[0], f"{said}")
-    check("stuck" not in answered(plane), "acknowledged before it was on the disk")
+    yes = [ack for ack in plane.all("Ack") if ack["correlation_id"] == "stuck" and ack["accepted"]]
+    check(not yes, "accepted before it was on the disk")
     fault.now("nothing")
     await agent.start()
     session = await plane.session(20)
