@@ -24,11 +24,13 @@ async fn children_start_in_order_and_know_each_other_before_the_first_dial() {
             "state_store 1 begins".to_owned(),
             "queue 1 begins".into(),
             "runner 1 begins".into(),
+            "health 1 begins".into(),
             "dispatcher 1 begins".into(),
             "heartbeat 1 begins".into(),
             format!("state_store 1 meets {all}"),
             format!("queue 1 meets {all}"),
             format!("runner 1 meets {all}"),
+            format!("health 1 meets {all}"),
             format!("dispatcher 1 meets {all}"),
             format!("heartbeat 1 meets {all}"),
             "connection 1 begins".into(),
@@ -104,6 +106,7 @@ async fn five_restarts_a_minute_are_borne_and_the_sixth_ends_the_process_in_orde
     let end = [
         "STOPPING",
         "dispatcher 1 ends",
+        "health 1 ends",
         "connection 1 ends",
         "heartbeat 1 ends",
         "queue 1 ends",
@@ -146,6 +149,7 @@ async fn an_orderly_stop_goes_from_the_commands_to_the_disk_and_exits_with_0() {
         [
             "STOPPING",
             "dispatcher 1 ends",
+            "health 1 ends",
             "connection 1 ends",
             "runner 1 ends",
             "heartbeat 1 ends",
@@ -168,7 +172,7 @@ async fn children_that_never_answer_do_not_hold_the_end_over_ten_seconds() {
     assert!(begin.elapsed() > Duration::from_secs(5), "nobody was waited for");
     assert_eq!(*house.exit.borrow(), Some(SysExit::Ok));
     let asked = house.story.take();
-    assert_eq!(asked.iter().filter(|line| line.ends_with("ends")).count(), 6, "{asked:?}");
+    assert_eq!(asked.iter().filter(|line| line.ends_with("ends")).count(), 7, "{asked:?}");
 }
 
 #[actix::test]
