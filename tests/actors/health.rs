@@ -123,12 +123,10 @@ impl Bench {
     /// Each result: the check, and what is wrong with it.
     fn results(&self) -> Vec<(String, String)> {
         let told = self.results.lock().unwrap();
-        let result = |submit: &Submit| match &submit.payload {
-            Payload::HealthResult(result) => {
-                assert_eq!((result.ok, result.ts_ms), (result.error.is_empty(), 7));
-                (result.check_id.clone(), result.error.clone())
-            }
-            other => panic!("{other:?}"),
+        let result = |submit: &Submit| {
+            let Payload::HealthResult(result) = &submit.payload else { panic!("{:?}", submit.payload) };
+            assert_eq!((result.ok, result.ts_ms), (result.error.is_empty(), 7));
+            (result.check_id.clone(), result.error.clone())
         };
         told.iter().map(result).collect()
     }
