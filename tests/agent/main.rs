@@ -26,3 +26,5 @@ mod plane_rest;
 mod plane_runs;
 #[cfg(feature = "control-plane")]
 mod plane_wire;
+mod reader;
+mod replay;

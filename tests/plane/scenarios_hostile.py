@@ -9,7 +9,7 @@ import time
 
 from case import check, config, scenario
 from chaos import Proxy
-from codec import Envelope
+from codec import Envelope, delimited, varint
 
 MIB = 1 << 20
 # RSS that an attack may cost.
@@ -158,6 +158,33 @@ async def a_flood_of_pings_of_the_contract_is_answered_or_dropped(case):
         check(await pour(session, block, 1) == 1, "the link ended")
     session = await honest(plane, session, "5,000 Pings")
     watch.check("5,000 Pings")
+
+
+def inflating_config():
+    """4 MB on the wire, two million targets in memory."""
+    empty_target = b"\x12\x00"
+    agent_config = b"\x08\x02" + empty_target * 2_000_000
+    update = delimited(1, agent_config)
+    return varint(8) + varint(1) + delimited(3, b"inflated") + delimited(51, update)
+
+
+@scenario(heavy=True)
+async def a_config_that_decoding_inflates_is_refused(case):
+    plane, agent, session, watch = await quiet_pair(case)
+    await session.socket.send(inflating_config())
+    ended = asyncio.ensure_future(session.ended.wait())
+    refused = asyncio.ensure_future(session.wait_for("Ack", timeout=60))
+    await asyncio.wait((ended, refused), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    check(ended.done() or refused.done(), "neither refused nor closed within 30 s")
+    for task in (ended, refused):
+        task.cancel()
+    if session.ended.is_set():
+        check(session.close_code in (1007, 1008, 1009), f"close code {session.close_code}")
+    else:
+        check(not refused.result()["accepted"] and refused.result()["reason"], f"{refused.result()}")
+    watch.check("two million empty targets")
+    session = await honest(plane, session, "a config that decoding inflates")
+    check(session.of_kind("Heartbeat")[-1]["config_version"] == 0, "it was applied")
 
 
 async def hostile_first(case, handle, tls=True, connections=1):

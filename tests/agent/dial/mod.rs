@@ -1,6 +1,6 @@
 //! Dials over real sockets: what goes right, and every fault with the words an operator reads.
 
-mod peer;
+pub mod peer;
 
 use backupy_agent::channel::DialError;
 use backupy_agent::channel::dial::{Dialer, Link};
