@@ -84,16 +84,23 @@ fn table(status: &AgentStatus, now_ms: u64) -> Table {
     table.row(
         "queue",
         format!(
-            "{} messages, {}, {} in flight, {} evicted",
+            "{} messages, {}, {} in flight, {} evicted, {} refused",
             queue.depth,
             bytes(queue.bytes),
             queue.in_flight,
-            queue.evicted
+            queue.evicted,
+            queue.refused
         ),
     );
     table.row("state file", format!("{}, {} commits", bytes(store.file_bytes), store.commits));
     if store.quarantined > 0 {
-        table.row("set aside", format!("{} records that did not open", store.quarantined));
+        table.row(
+            "quarantine",
+            format!(
+                "{} records since the start, damaged or refused by the control plane: see `state inspect`",
+                store.quarantined
+            ),
+        );
     }
     if let Some(error) = &store.write_error {
         table.row("writing fails", error);
@@ -148,7 +155,7 @@ fn is_worth_telling(child: &ChildStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LinkState, LinkStatus, RunStatus, Step};
+    use crate::model::{LinkState, LinkStatus, QueueStatus, RunStatus, Step, StoreStatus};
 
     #[test]
     fn the_table_says_what_an_operator_wants_to_know() {
@@ -167,6 +174,8 @@ mod tests {
                 ..LinkStatus::default()
             },
             config_version: 7,
+            queue: QueueStatus { depth: 5, refused: 2, ..QueueStatus::default() },
+            store: StoreStatus { quarantined: 3, ..StoreStatus::default() },
             runs: vec![RunStatus {
                 run_id: "r-1".into(),
                 job_id: "j-1".into(),
@@ -186,6 +195,8 @@ mod tests {
             "link            established, 1 min ago\n",
             "session         s-1\n",
             "config version  7\n",
+            "0 in flight, 0 evicted, 2 refused\n",
+            "quarantine      3 records since the start",
             "                r-1 of job j-1: uploading 55 %, 10 s ago\n",
             "restarted       queue: answers; 1 panics",
         ] {

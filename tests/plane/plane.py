@@ -165,10 +165,11 @@ class Plane:
         self.refuse = None          # (status, headers): how an upgrade is refused
         self.greet = {"heartbeat": 1}  # arguments of RegisterAck; None: the scenario says it itself
         self.after_greeting = None
+        self.subprotocol = None     # what the answer to an upgrade selects, offered or not
 
     async def start(self, ssl=None, port=0, host="127.0.0.1"):
         self.server = await serve(self.handle, host, port, ssl=ssl, process_request=self.admit, max_size=None,
-                                  ping_interval=None, compression=None, close_timeout=5)
+                                  process_response=self.select, ping_interval=None, compression=None, close_timeout=5)
         self.port = self.server.sockets[0].getsockname()[1]
         name = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if ssl else 'http'}://{name}:{self.port}"
@@ -191,6 +192,10 @@ class Plane:
                 response.headers[key] = value
             return response
         return None
+
+    def select(self, connection, request, response):
+        if self.subprotocol is not None and response.status_code == 101:
+            response.headers["Sec-WebSocket-Protocol"] = self.subprotocol
 
     async def handle(self, socket):
         session = Session(self, socket)

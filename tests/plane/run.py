@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import scenarios_acks  # noqa: E402,F401
 import scenarios_backup  # noqa: E402,F401
 import scenarios_chaos  # noqa: E402,F401
 import scenarios_disk  # noqa: E402,F401
