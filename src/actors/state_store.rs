@@ -117,21 +117,25 @@ impl StateStore {
     /// full: the room that is left belongs to what was accepted before.
     fn flush(&mut self, ctx: &mut Context<Self>) {
         let mut group = std::mem::take(&mut self.group);
+        let new_work = group.iter().any(Waiting::is_new_work);
+        if new_work && self.upkeep.write_trouble().is_some() {
+            self.look_for_room(ctx);
+        }
         let Some(store) = self.store.as_mut().filter(|_| !group.is_empty()) else {
             return; // Dropping an answer tells its sender that the store is gone.
         };
-        let asks = self.upkeep.in_trouble() || group.iter().any(Waiting::is_new_work);
-        let mut trouble = if asks { store.check_room().err() } else { None };
+        let asks = self.upkeep.in_trouble() || new_work;
+        let room = if asks { store.check_room().err() } else { None };
+        // On a full disk a small change still finds its place where the one before it did not: what one write
+        // proved wrong is proved right at the next look, not by whatever comes first.
+        let mut trouble = self.upkeep.write_trouble().cloned().or(room);
         if let Some(low) = &trouble {
             let (refused, rest): (Vec<_>, _) = group.into_iter().partition(Waiting::is_new_work);
             refused.into_iter().for_each(|waiting| tell(waiting, Err(low.clone())));
             group = rest;
         }
         if group.is_empty() {
-            if !self.upkeep.cannot_write() {
-                self.note(trouble, ctx);
-            }
-            return;
+            return self.note(trouble, ctx);
         }
         let removes = group.iter().any(|waiting| waiting.changes.iter().any(Change::removes));
         let lists: Vec<_> = group.iter().map(|waiting| waiting.changes.as_slice()).collect();
@@ -149,6 +153,7 @@ impl StateStore {
         }
         self.note(trouble, ctx);
         if removes {
+            self.look_for_room(ctx);
             self.tidy_later(ctx);
         }
     }

@@ -13,7 +13,7 @@
 //! | HealthCheckResults, LogEvents | telemetry, and what would fill the reserve |
 
 use super::{Change, Store, StoreError};
-use crate::model::{MessageKind, RunPhase};
+use crate::model::{MessageKind, RunPhase, Space};
 
 impl Change {
     /// Whether it takes on something new, which may be refused while the disk is nearly full.
@@ -40,7 +40,25 @@ pub fn is_new_work(kind: MessageKind) -> bool {
     }
 }
 
+/// On a disk with less than this, that one small change found its place says nothing about the next.
+const TRY_BYTES: u64 = 256 * 1024;
+
 impl Store {
+    /// Whether the file takes changes again after a write failed: a change that changes nothing finds out.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`]; [`StoreError::NoSpace`] where it is not worth a try.
+    pub fn try_writing(&mut self) -> Result<(), StoreError> {
+        let dir = self.path.parent().unwrap_or(&self.path);
+        match (self.options.space)(dir) {
+            Ok(Space { free, .. }) if free < TRY_BYTES => Err(StoreError::NoSpace {
+                path: self.path.clone(),
+                cause: format!("{free} bytes are free on its file system"),
+            }),
+            Ok(_) | Err(_) => self.commit(&[Change::ReserveSeq(0)]),
+        }
+    }
+
     /// Whether new work can be taken on.
     ///
     /// # Errors

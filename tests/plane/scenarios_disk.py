@@ -100,6 +100,7 @@ async def a_disk_that_fills_up_at_work_costs_nothing_that_was_acknowledged(case)
         for number in range(3000):
             await session.send("CancelJob", {"job_id": f"no-{number}-{'x' * 400}"}, f"full-{number}")
         await eventually("a full disk", lambda: agent.logged("no space left"))
+        await eventually("the last answer", lambda: "full-2999" in answered(plane), timeout=60)
         check(agent.running(), "the agent ended on a full disk")
         refused = await Order(agent, store).send(session)
         check(not refused["accepted"] and "no space" in refused["reason"], f"{refused}")

@@ -3,7 +3,7 @@
 
 use super::StateStore;
 use crate::actors::messages::RoomChanged;
-use crate::store::{Change, StoreError};
+use crate::store::StoreError;
 use actix::prelude::*;
 use metrics::{Unit, describe_gauge, describe_histogram, gauge, histogram};
 use std::time::{Duration, Instant};
@@ -60,9 +60,9 @@ impl Upkeep {
         self.trouble.is_some()
     }
 
-    /// What is wrong is more than that the disk is nearly full.
-    pub(super) fn cannot_write(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| !matches!(trouble, StoreError::LowSpace { .. }))
+    /// What is wrong, where it is more than that the disk is nearly full.
+    pub(super) fn write_trouble(&self) -> Option<&StoreError> {
+        self.trouble.as_ref().filter(|trouble| !matches!(trouble, StoreError::LowSpace { .. }))
     }
 }
 
@@ -92,6 +92,17 @@ impl StateStore {
         self.tell_room();
     }
 
+    /// Whether what keeps new work out is over: asked at intervals, when something left the file, and when a failed
+    /// write keeps out work that is asked for now.
+    pub(super) fn look_for_room(&mut self, ctx: &mut Context<Self>) {
+        let unsure = self.upkeep.write_trouble().is_some();
+        let Some(store) = self.store.as_mut().filter(|_| self.upkeep.trouble.is_some()) else { return };
+        // A change that changes nothing finds out whether the file takes changes.
+        let written = if unsure { store.try_writing() } else { Ok(()) };
+        let trouble = written.and_then(|()| store.check_room()).err();
+        self.note(trouble, ctx);
+    }
+
     fn tell_room(&self) {
         if let Some(neighbours) = &self.upkeep.neighbours {
             neighbours.room_changed.do_send(RoomChanged(self.upkeep.trouble.clone()));
@@ -114,15 +125,7 @@ impl Handler<LookForRoom> for StateStore {
 
     fn handle(&mut self, _: LookForRoom, ctx: &mut Self::Context) {
         self.upkeep.looking = false;
-        if !self.upkeep.in_trouble() {
-            return;
-        }
-        let Some(store) = self.store.as_mut() else { return };
-        // A change that changes nothing finds out whether the file takes changes.
-        let written =
-            if self.upkeep.cannot_write() { store.commit(&[Change::ReserveSeq(0)]) } else { Ok(()) };
-        let trouble = written.and_then(|()| store.check_room()).err();
-        self.note(trouble, ctx);
+        self.look_for_room(ctx);
     }
 }
 
