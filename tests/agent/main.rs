@@ -13,6 +13,7 @@ mod decrypt;
 mod demo;
 mod desk;
 mod dial;
+mod killed;
 mod kit;
 #[cfg(feature = "control-plane")]
 mod plane_cli;
