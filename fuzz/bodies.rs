@@ -2,8 +2,13 @@
 //! replays the committed corpus with it. A body fails by a panic.
 //!
 //! To come: `docker_json`, with the code that reads what the Docker engine answers.
-#![allow(dead_code, reason = "each binary runs one of them")]
+#![allow(dead_code, unused_imports, reason = "each binary runs one of them")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure is a panic")]
+
+#[path = "state.rs"]
+mod state;
+
+pub use state::{leaf_page, state_file};
 
 use actix_codec::{Decoder, Encoder};
 use backupy_agent::channel::LinkDown;
@@ -167,7 +172,7 @@ pub fn token(data: &[u8]) {
 /// A configuration file: valid, or faults that each fit on a line and show no agent key.
 pub fn settings(data: &[u8]) {
     const SECRET: &str = "bkpy_live_0123456789abcdefghijABCDEFGHIJ01";
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = state::memory();
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, data).unwrap();
     let sources = Sources {

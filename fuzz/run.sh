@@ -28,7 +28,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares" \
-    CARGO_TARGET_DIR=target cargo build --release --locked --target "$host"
+    CARGO_TARGET_DIR=target cargo build --release --target "$host" $(printf -- '--bin %s ' $targets)
 
 # What is found stays under target/: only what FUZZ_MERGE kept is committed.
 for target in $targets; do

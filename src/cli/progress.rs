@@ -60,6 +60,7 @@ impl Progress {
     }
 
     /// Says what is going on.
+    #[cfg(feature = "control-plane")]
     pub fn labelled(self, label: &str) -> Self {
         self.0.set_message(format!("   {label:<10} "));
         self

@@ -14,8 +14,12 @@ pub(super) struct Live {
 impl Live {
     /// Lets go of a database that redb is not sure of any more: as a crash would, so that opening it
     /// again finds the last commit.
-    pub(super) fn abandon(self) {
+    pub(super) fn abandon(mut self) {
         self.file.give_up();
+        // A database that is dropped commits once more, out of its cache. Over damaged pages that panics,
+        // and panics again while it unwinds, which ends the process. So redb is shown first that its file
+        // has failed, by the sync that a check begins with: then it is dropped without a commit.
+        let _ = contained(|| Ok(self.db.check_integrity().map(drop)));
         // Nothing can be done about what redb says while it is dropped, and nothing reaches the file.
         let _ = contained(|| {
             drop(self.db);

@@ -10,7 +10,7 @@ use std::path::Path;
 const MAX_CORPUS_BYTES: u64 = 1024 * 1024;
 
 /// Every target, as it is called in `fuzz/Cargo.toml`.
-const TARGETS: [(&str, fn(&[u8])); 7] = [
+const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("envelope", bodies::envelope),
     ("session", bodies::session),
     ("frame_guard", bodies::frame_guard),
@@ -18,6 +18,8 @@ const TARGETS: [(&str, fn(&[u8])); 7] = [
     ("token", bodies::token),
     ("settings", bodies::settings),
     ("stored_records", bodies::stored_records),
+    ("leaf_page", bodies::leaf_page),
+    ("state_file", bodies::state_file),
 ];
 
 #[test]
