@@ -36,7 +36,7 @@ for target in $targets; do
     mkdir -p "corpus/$target" "artifacts/$target" "target/found/$target"
     status=0
     if [ -n "${FUZZ_MERGE:-}" ]; then
-        set -- -merge=1 "corpus/$target" "target/found/$target"
+        set -- -set_cover_merge=1 -use_counters=0 "corpus/$target" "target/found/$target"
     else
         set -- -max_total_time="$seconds" -print_final_stats=1 "target/found/$target" "corpus/$target"
     fi
