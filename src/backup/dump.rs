@@ -3,15 +3,14 @@
 use super::cancel::Cancel;
 use super::drivers::{self, DumpError, Host, Scratch};
 use super::error::RunError;
+use super::outlet::Outlet;
 use super::pack::{Packed, Packing, pack};
 use super::pipe::{PipeWriter, Sink, pipe};
 use super::progress::Progress;
 use super::rate::Rate;
-use super::spool::Spool;
 use super::thread::on_thread;
 use crate::model::{Compression, TargetSpec};
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -26,7 +25,7 @@ const STOP_GRACE: Duration = Duration::from_millis(1_000);
 /// What a dump made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dumped {
-    /// The object in the spool.
+    /// The object.
     pub packed: Packed,
     /// Of the database.
     pub engine_version: String,
@@ -47,14 +46,14 @@ pub struct Source {
     pub rate: Rate,
 }
 
-/// Reads the source into the spool.
+/// Reads the source into the outlet.
 ///
 /// # Errors
 /// [`RunError`]
 pub async fn dump(
     source: Source,
     packing: Packing,
-    spool: &Arc<Spool>,
+    outlet: Outlet,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Dumped, RunError> {
@@ -62,12 +61,12 @@ pub async fn dump(
     let reading = Reading {
         source,
         compression: packing.compression,
+        outlet: outlet.clone(),
         progress: progress.clone(),
         cancel: cancel.clone(),
     };
     let read = on_thread("run-read", move || reading.read(writer))?;
-    let spool = Arc::clone(spool);
-    let packed = on_thread("run-pack", move || pack(reader, &spool, &packing))?;
+    let packed = on_thread("run-pack", move || pack(reader, &outlet, &packing))?;
     let both = async { (read.await, packed.await) };
     tokio::pin!(both);
     let (read, packed) = tokio::select! {
@@ -109,6 +108,7 @@ fn judge(
 struct Reading {
     source: Source,
     compression: Compression,
+    outlet: Outlet,
     progress: Progress,
     cancel: Cancel,
 }
@@ -116,7 +116,7 @@ struct Reading {
 impl Reading {
     /// The engine's version and the bytes that it gave.
     fn read(self, writer: PipeWriter) -> Result<(String, u64), DumpError> {
-        let Self { source, compression, progress, cancel } = self;
+        let Self { source, compression, outlet, progress, cancel } = self;
         let Source { target, host, scratch, rate } = source;
         let mut driver = drivers::open(&target, &host, scratch.clone(), &cancel)?;
         let estimate = driver.estimate(&cancel)?;
@@ -124,7 +124,10 @@ impl Reading {
             Compression::Zstd | Compression::Gzip => estimate / HOPEFUL_RATIO,
             Compression::None => estimate,
         };
-        scratch.room.ensure(&scratch.dir, hope)?;
+        if outlet.fills_disk() {
+            scratch.room.ensure(&scratch.dir, hope)?;
+        }
+        outlet.expect(estimate);
         let mut out = Watched {
             inner: writer,
             magic: driver.magic(),

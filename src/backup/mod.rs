@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! thread run-read          thread run-pack, zstd's workers        the run's own thread
-//! driver -> magic check -> compress -> seal -> hash -> spool  ->  PUT, retried from the spool
+//! driver -> magic check -> compress -> seal -> hash -> spool  ->  PUT or parts, retried from the spool
 //!                                                             ->  every frame opened again -> outcome
 //! ```
+//!
+//! Where the server offers an upload in parts, they go up while they are made, each opened again before it is sent,
+//! and nothing is spooled (`store`, `upload::parts`).
 //!
 //! Between the two threads a few buffers go round (`pipe`); nothing grows with the database. Only
 //! ciphertext touches the disk. Nothing here knows of the control plane's connection: a run goes on without it.
@@ -18,17 +21,21 @@ mod events;
 pub mod hooks;
 mod job;
 mod keep;
+mod ledger;
+mod outlet;
 mod pack;
 mod pipe;
 mod progress;
 mod rate;
 pub mod spool;
+mod store;
 #[cfg(test)]
 mod test_store;
 #[cfg(test)]
 mod tests;
 mod thread;
 pub mod upload;
+mod urls;
 mod verify;
 
 pub use cancel::{Cancel, CancelOnDrop};
@@ -41,8 +48,10 @@ pub use pipe::Sink;
 pub use progress::Progress;
 pub use rate::Rate;
 pub use spool::Room;
+pub use urls::{FreshUrls, UrlDesk, UrlsWanted};
 
-use crate::model::{Completed, Compression, Dek, JobSpec, RunOutcome, TargetSpec};
+use crate::model::{Completed, Compression, JobSpec, RunId, RunOutcome, SpoolUse, TargetSpec};
+use outlet::Outlet;
 use pack::Packing;
 use spool::Spool;
 use std::path::PathBuf;
@@ -54,6 +63,8 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// `backup.spool_dir`
     pub spool_dir: PathBuf,
+    /// `backup.spool`
+    pub spool: SpoolUse,
     /// `backup.zstd_level`
     pub zstd_level: i32,
     /// `backup.threads`
@@ -70,13 +81,13 @@ pub struct Options {
     pub hooks: hooks::Options,
 }
 
-/// Removes what runs of an earlier life left in `backup.spool_dir`. Only when no run is going on; gives how many
+/// Removes what runs of an earlier life left in `backup.spool_dir`, but for whole spools of the runs in `keep`. Only when no run is going on; gives how many
 /// files and directories there were.
 ///
 /// # Errors
 /// [`spool::SpoolError`], after having tried everything.
-pub fn remove_leftovers(spool_dir: &std::path::Path) -> Result<usize, spool::SpoolError> {
-    let spools = spool::remove_stale(spool_dir);
+pub fn remove_leftovers(spool_dir: &std::path::Path, keep: &[RunId]) -> Result<usize, spool::SpoolError> {
+    let spools = spool::remove_stale(spool_dir, keep);
     let private = drivers::private::remove_stale(spool_dir);
     Ok(spools? + private?)
 }
@@ -91,10 +102,10 @@ pub fn acceptable(job: &JobSpec, target: &TargetSpec, hooks: &hooks::Options) ->
     Ok(drivers::supports(target)?)
 }
 
-/// One run from its beginning to its end. Its spool is gone when this returns.
+/// One run from its beginning to its end. Its spool is gone when this returns; but when the agent ends, a whole one
+/// stays, and the next life goes on with its upload.
 ///
-/// Needs a tokio runtime with a `LocalSet` (awc's sockets live on one thread): one of its own, so that a
-/// busy run is felt by nobody else.
+/// Needs a tokio runtime of its own, so that a busy run is felt by nobody else.
 pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: &Cancel) -> RunOutcome {
     let start = Instant::now();
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
@@ -120,28 +131,9 @@ async fn run(
     if key.plain().is_none() {
         return Err(RunError::WrappedKey { len: key.as_received().len() });
     }
-    let put = upload::Put::new(&job.order, &options.upload)?;
+    let way = store::Way::new(job, options, progress)?;
     let compression = compression(&job.job)?;
-    hooks.before().await?;
-    progress.dumping(0, 1);
-    let spool = Arc::new(Spool::create(&options.spool_dir, &job.order.run_id)?);
-    let stored = async {
-        let dumped = seal(job, options, compression, &spool, progress, cancel).await?;
-        tracing::info!(
-            run_id = %job.order.run_id,
-            plain_bytes = dumped.plain_bytes,
-            size_bytes = dumped.packed.size_bytes,
-            elapsed_ms = millis(start.elapsed()),
-            "database dumped and sealed, uploading"
-        );
-        progress.info("database dumped and sealed, uploading", figures(&dumped, start));
-        store(put, &dumped, &spool, &key, compression, progress, cancel).await?;
-        Ok::<_, RunError>(dumped)
-    };
-    let stored = stored.await;
-    // Now, even if a thread that was left behind still holds the other end.
-    spool.discard();
-    let dumped = stored?;
+    let dumped = store::Run { job, options, compression, progress, cancel }.go(way, hooks).await?;
     let duration_ms = millis(start.elapsed());
     tracing::info!(
         run_id = %job.order.run_id,
@@ -175,12 +167,14 @@ pub async fn execute_to_file(
     drivers::supports(&job.target)?;
     progress.dumping(0, 1);
     let spool = Arc::new(Spool::create(&options.spool_dir, &job.order.run_id)?);
-    let dumped = seal(job, options, compression, &spool, progress, cancel).await?;
+    let outlet = Outlet::Spool(Arc::clone(&spool));
+    let dumped = seal(job, options, compression, outlet, progress, cancel).await?;
     progress.verifying();
     let expected = verify::Expected {
         size_bytes: dumped.packed.size_bytes,
         plain_bytes: dumped.plain_bytes,
         compression,
+        sha256: None,
     };
     verify::verify_spool(&spool, &job.order.dek, expected, cancel)?.await?;
     keep::keep_as(&spool, file, replace)?;
@@ -201,12 +195,12 @@ pub async fn execute_to_url(
     run(job, options, &mut hooks, progress, cancel, Instant::now()).await
 }
 
-/// Dumps the job's target into the spool.
+/// Dumps the job's target into the outlet.
 async fn seal(
     job: &Job,
     options: &Options,
     compression: Compression,
-    spool: &Arc<Spool>,
+    outlet: Outlet,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Dumped, RunError> {
@@ -224,7 +218,7 @@ async fn seal(
         scratch,
         rate: options.read_rate.clone(),
     };
-    dump::dump(source, packing, spool, progress, cancel).await
+    dump::dump(source, packing, outlet, progress, cancel).await
 }
 
 fn completed(dumped: &Dumped, compression: Compression, duration_ms: u64) -> Completed {
@@ -234,35 +228,6 @@ fn completed(dumped: &Dumped, compression: Compression, duration_ms: u64) -> Com
         duration_ms,
         compression,
         engine_version: dumped.engine_version.clone(),
-    }
-}
-
-/// Uploads the spool, and opens every frame of it again meanwhile: what cannot be opened is no backup.
-async fn store(
-    put: upload::Put,
-    dumped: &Dumped,
-    spool: &Arc<Spool>,
-    key: &Dek,
-    compression: Compression,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<(), RunError> {
-    let expected = verify::Expected {
-        size_bytes: dumped.packed.size_bytes,
-        plain_bytes: dumped.plain_bytes,
-        compression,
-    };
-    let opened = verify::verify_spool(spool, key, expected, cancel)?;
-    let uploaded = put.send(spool, &dumped.packed, progress, cancel);
-    let uploaded = tokio::select! {
-        uploaded = uploaded => uploaded,
-        () = cancel.cancelled() => return Err(RunError::Cancelled),
-    };
-    uploaded?;
-    progress.verifying();
-    tokio::select! {
-        opened = opened => opened,
-        () = cancel.cancelled() => Err(RunError::Cancelled),
     }
 }
 

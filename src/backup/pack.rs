@@ -1,8 +1,9 @@
 //! Compress, seal, hash, spool: what happens to a dump on its way to the disk.
 
 use super::error::RunError;
+use super::outlet::{Outlet, OutletWriter};
 use super::pipe::{Item, PipeReader};
-use super::spool::{Room, Spool, SpoolError, SpoolWriter};
+use super::spool::{Room, SpoolError};
 use crate::model::{Compression, Dek};
 use crate::object::{HashingWriter, Sealer};
 use flate2::write::GzEncoder;
@@ -53,15 +54,15 @@ pub struct Packed {
     pub sha256: [u8; 32],
 }
 
-type Sealed = Sealer<HashingWriter<SpoolWriter>>;
+type Sealed<'a> = Sealer<HashingWriter<OutletWriter<'a>>>;
 
 /// Packs what comes out of the pipe. None where the pipe closed without an end: the dump failed, and
 /// its thread knows why. The pipe ends here, so that a dump whose object fails ends too.
 ///
 /// # Errors
 /// [`RunError::Spool`], [`RunError::Pack`], [`RunError::WrappedKey`].
-pub fn pack(from: PipeReader, spool: &Spool, packing: &Packing) -> Result<Option<Packed>, RunError> {
-    let mut chain = Chain::new(spool, packing)?;
+pub fn pack(from: PipeReader, outlet: &Outlet, packing: &Packing) -> Result<Option<Packed>, RunError> {
+    let mut chain = Chain::new(outlet, packing)?;
     loop {
         match from.next() {
             Some(Item::Data(buffer)) => {
@@ -70,7 +71,7 @@ pub fn pack(from: PipeReader, spool: &Spool, packing: &Packing) -> Result<Option
             }
             Some(Item::Restart) => {
                 drop(chain);
-                chain = Chain::new(spool, packing)?;
+                chain = Chain::new(outlet, packing)?;
             }
             Some(Item::End) => return chain.finish().map(Some),
             None => return Ok(None),
@@ -78,17 +79,17 @@ pub fn pack(from: PipeReader, spool: &Spool, packing: &Packing) -> Result<Option
     }
 }
 
-enum Chain {
-    Zstd(Box<ZstdEncoder<'static, Sealed>>),
-    Gzip(Box<GzEncoder<Sealed>>),
-    Plain(Box<Sealed>),
+enum Chain<'a> {
+    Zstd(Box<ZstdEncoder<'static, Sealed<'a>>>),
+    Gzip(Box<GzEncoder<Sealed<'a>>>),
+    Plain(Box<Sealed<'a>>),
 }
 
-impl Chain {
-    fn new(spool: &Spool, packing: &Packing) -> Result<Self, RunError> {
+impl<'a> Chain<'a> {
+    fn new(outlet: &'a Outlet, packing: &Packing) -> Result<Self, RunError> {
         let wrapped = || RunError::WrappedKey { len: packing.key.as_received().len() };
         let key = packing.key.plain().ok_or_else(wrapped)?;
-        let sealer = Sealer::new(HashingWriter::new(spool.writer(&packing.room)?), key)
+        let sealer = Sealer::new(HashingWriter::new(outlet.begin(&packing.room)?), key)
             .map_err(|cause| failed("sealing", cause))?;
         Ok(match packing.compression {
             Compression::Zstd => {
@@ -119,11 +120,13 @@ impl Chain {
             Self::Plain(sealer) => Ok(*sealer),
         };
         let hashed = sealer.and_then(Sealer::finish).map_err(|cause| failed("ending the object", cause))?;
-        Ok(Packed { size_bytes: hashed.byte_count(), sha256: *hashed.digest().as_bytes() })
+        let packed = Packed { size_bytes: hashed.byte_count(), sha256: *hashed.digest().as_bytes() };
+        hashed.into_inner().end().map_err(|cause| failed("ending the object", cause))?;
+        Ok(packed)
     }
 }
 
-fn zstd_encoder(sealer: Sealed, packing: &Packing) -> io::Result<ZstdEncoder<'static, Sealed>> {
+fn zstd_encoder<'a>(sealer: Sealed<'a>, packing: &Packing) -> io::Result<ZstdEncoder<'static, Sealed<'a>>> {
     let threads = packing.threads.clamp(1, MAX_THREADS);
     let mut raw = RawEncoder::new(packing.zstd_level)?;
     raw.set_parameter(CParameter::NbWorkers(threads))?;

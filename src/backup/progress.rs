@@ -1,6 +1,7 @@
 //! How far a run is: written by its threads, looked at once a second by whoever reports it.
 
 use super::events::Events;
+use super::urls::UrlDesk;
 use crate::model::{EventLevel, RunEvent, Step};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ pub struct Progress(Arc<Inner>);
 struct Inner {
     place: AtomicU64,
     events: Events,
+    urls: UrlDesk,
 }
 
 impl Progress {
@@ -60,6 +62,11 @@ impl Progress {
     /// The hooks after the run: whatever became of it, only they are left.
     pub fn post_hooks(&self) {
         self.reach(Step::PostHooks, UPLOADED_PERCENT.min(u64::from(self.now().1)));
+    }
+
+    /// Where the run asks for fresh URLs and gets them.
+    pub fn urls(&self) -> &UrlDesk {
+        &self.0.urls
     }
 
     /// Something that the server should hear of. No secret may be in it.

@@ -7,6 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a run must leave free on the spool's file system: the state file and the logs live there too.
 pub const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
@@ -17,6 +18,9 @@ const ROOM_CHECK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Every spool's name ends so; nothing else in the directory is touched.
 const SUFFIX: &str = ".part";
+
+/// What is known of a spool stands beside it, under its name and this.
+pub const LEDGER_EXTENSION: &str = "ledger";
 
 /// Of a run's id in a file's name: names are at most 255 bytes everywhere.
 const NAME_LEN: usize = 80;
@@ -111,6 +115,7 @@ pub struct Spool {
     file: File,
     path: PathBuf,
     inode: u64,
+    kept: AtomicBool,
 }
 
 impl Spool {
@@ -126,9 +131,30 @@ impl Spool {
         });
         let opened = made.and_then(|file| Ok((file.metadata()?.ino(), file)));
         match opened {
-            Ok((inode, file)) => Ok(Self { file, path, inode }),
+            Ok((inode, file)) => Ok(Self { file, path, inode, kept: AtomicBool::new(false) }),
             Err(cause) => Err(SpoolError::Io { path, cause }),
         }
+    }
+
+    /// What an earlier life left of that run, where it is a file of that length.
+    pub fn reopen(dir: &Path, run: &RunId, size_bytes: u64) -> Option<Self> {
+        let path = dir.join(file_name(run));
+        let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        let meta = file.metadata().ok()?;
+        (meta.is_file() && meta.len() == size_bytes).then(|| Self {
+            inode: meta.ino(),
+            file,
+            path,
+            kept: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits until its bytes are on the disk.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]
+    pub fn sync(&self) -> Result<(), SpoolError> {
+        self.file.sync_data().map_err(|cause| self.failed(cause))
     }
 
     /// A writer at the beginning of the emptied file; asks for room as it grows.
@@ -165,8 +191,16 @@ impl Spool {
 }
 
 impl Spool {
+    /// It stays for the next life of the agent.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::SeqCst);
+    }
+
     /// Removes the file now; whoever still has it open writes into nothing.
     pub fn discard(&self) {
+        if self.kept.load(Ordering::SeqCst) {
+            return;
+        }
         // A run of a later life may have taken the name over: its file is not ours to remove.
         let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode);
         if ours && let Err(error) = remove(&self.path) {
@@ -228,11 +262,33 @@ impl Write for SpoolWriter {
     }
 }
 
-/// Removes the spools of earlier lives. Only when no run is going on; gives how many there were.
+/// Where that run's spool is, or would be.
+pub fn path_of(dir: &Path, run: &RunId) -> PathBuf {
+    dir.join(file_name(run))
+}
+
+/// Removes what an earlier life left of that run.
+pub fn remove_of(dir: &Path, run: &RunId) {
+    let spool = path_of(dir, run);
+    for path in [spool.with_extension(LEDGER_EXTENSION), spool] {
+        if let Err(error) = remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "a spool could not be removed");
+        }
+    }
+}
+
+/// Removes the spools of earlier lives, but for those of `keep` that are known to be whole. Only when no run is
+/// going on; gives how many there were.
 ///
 /// # Errors
 /// [`SpoolError::Io`], after having tried every file.
-pub fn remove_stale(dir: &Path) -> Result<usize, SpoolError> {
+pub fn remove_stale(dir: &Path, keep: &[RunId]) -> Result<usize, SpoolError> {
+    let kept: Vec<PathBuf> = keep
+        .iter()
+        .map(|run| path_of(dir, run))
+        .filter(|spool| spool.with_extension(LEDGER_EXTENSION).exists())
+        .flat_map(|spool| [spool.with_extension(LEDGER_EXTENSION), spool])
+        .collect();
     let failed = |path: &Path, cause| SpoolError::Io { path: path.to_owned(), cause };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -243,7 +299,9 @@ pub fn remove_stale(dir: &Path) -> Result<usize, SpoolError> {
     let mut first_error = Ok(());
     for entry in entries {
         let path = entry.map_err(|cause| failed(dir, cause))?.path();
-        if !path.to_string_lossy().ends_with(SUFFIX) {
+        let name = path.to_string_lossy();
+        let ours = name.ends_with(SUFFIX) || name.ends_with(&format!(".{LEDGER_EXTENSION}"));
+        if !ours || kept.contains(&path) {
             continue;
         }
         match remove(&path) {
@@ -284,90 +342,5 @@ fn file_name(run: &RunId) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_spool_is_private_and_goes_with_its_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let spools = dir.path().join("deep/spool");
-        let spool = Spool::create(&spools, &"run-1".into()).unwrap();
-        let path = spools.join("run-1.part");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(spools.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        spool.writer(&Room::default()).unwrap().write_all(b"first").unwrap();
-        spool.writer(&Room::default()).unwrap().write_all(b"2nd").unwrap();
-        let mut text = String::new();
-        spool.reader().unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "2nd");
-        drop(spool);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_run_of_a_later_life_keeps_its_spool_when_the_earlier_one_ends() {
-        let dir = tempfile::tempdir().unwrap();
-        let earlier = Spool::create(dir.path(), &"r".into()).unwrap();
-        let later = Spool::create(dir.path(), &"r".into()).unwrap();
-        assert!(earlier.reader().is_err(), "it is not read as its own");
-        drop(earlier);
-        assert!(dir.path().join("r.part").exists());
-        drop(later);
-        assert!(!dir.path().join("r.part").exists());
-    }
-
-    #[test]
-    fn no_run_id_leads_out_of_the_directory_or_onto_another_run() {
-        let names: Vec<_> =
-            ["../../etc/passwd", "..", "", "a/b", "a_b", "a b", &"x".repeat(300), "ü", ".part"]
-                .iter()
-                .map(|id| file_name(&RunId::from(*id)))
-                .collect();
-        for name in &names {
-            assert!(!name.contains('/') && name.len() < 128 && name.ends_with(SUFFIX), "{name}");
-        }
-        let mut unique = names.clone();
-        unique.sort();
-        unique.dedup();
-        assert_eq!(unique.len(), names.len());
-    }
-
-    #[test]
-    fn only_spools_of_earlier_lives_are_removed_at_the_start() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(remove_stale(&dir.path().join("none")).unwrap(), 0);
-        for name in ["a.part", "b.part", "notes.txt"] {
-            std::fs::write(dir.path().join(name), "x").unwrap();
-        }
-        assert_eq!(remove_stale(dir.path()).unwrap(), 2);
-        assert!(dir.path().join("notes.txt").exists());
-    }
-
-    #[test]
-    fn the_guard_speaks_before_and_while_writing_with_the_figures() {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        let dir = tempfile::tempdir().unwrap();
-        let free = Arc::new(AtomicU64::new(100 << 20));
-        let room = Room {
-            min_free_bytes: 64 << 20,
-            free: Arc::new({
-                let free = free.clone();
-                move |_| Ok(Space { free: free.load(Ordering::SeqCst), total: 1 << 40 })
-            }),
-        };
-        room.ensure(dir.path(), 36 << 20).unwrap();
-        let refused = room.ensure(dir.path(), (36 << 20) + 1).unwrap_err().to_string();
-        assert!(refused.contains("104857600 bytes are free") && refused.contains("37748737"), "{refused}");
-
-        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
-        let mut writer = spool.writer(&room).unwrap();
-        let piece = vec![0; 1 << 20];
-        (0..9).for_each(|_| writer.write_all(&piece).unwrap());
-        free.store(63 << 20, Ordering::SeqCst);
-        let mut error = (0..9).find_map(|_| writer.write_all(&piece).err()).expect("the guard is reached");
-        let inner = SpoolError::within(&mut error).expect("the reason comes out again");
-        assert!(matches!(inner, SpoolError::NoRoom { free, .. } if free == 63 << 20), "{inner}");
-    }
-}
+#[path = "spool_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! A store of one's own: what an object store does, and everything it should not.
 
 use super::rate::Rate;
-use super::upload::{Options, Timing};
+use super::upload::{Options, Timing, direct};
 use crate::model::{RunOrder, unix_ms};
 use ring::digest::{SHA256, digest};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,8 @@ pub enum Act {
     RefuseEarly(&'static str),
     /// Takes all of it and says nothing.
     Mute,
+    /// Says nothing before the body, and then that all is well.
+    NoGoAhead,
 }
 
 /// All is well.
@@ -70,6 +72,7 @@ impl Store {
             manual: false,
             put_url: format!("http://127.0.0.1:{}/bucket/key%20a?{QUERY}", self.port).as_str().into(),
             expires_at_ms: unix_ms() + life.as_millis() as u64,
+            multipart: None,
             s3_key: "key a".into(),
             dek: vec![9; 32].into(),
         }
@@ -92,7 +95,7 @@ async fn serve(mut socket: TcpStream, act: Act, seen: Arc<Mutex<Vec<Request>>>) 
     let mut body = bytes.split_off(head_len);
     let length =
         head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    let total: usize = length.expect("a length").parse().unwrap();
+    let total: usize = length.map_or(0, |length| length.parse().unwrap());
     let index = {
         let mut seen = seen.lock().unwrap();
         seen.push(Request { head: head.clone(), body: Vec::new() });
@@ -102,12 +105,17 @@ async fn serve(mut socket: TcpStream, act: Act, seen: Arc<Mutex<Vec<Request>>>) 
         socket.write_all(answer.as_bytes()).await.unwrap();
         return;
     }
-    if head.to_lowercase().contains("expect: 100-continue") {
+    if act_answers(act) && head.to_lowercase().contains("expect: 100-continue") {
         socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
     }
     let wanted = match act {
         Act::Cut(bytes) | Act::Stall(bytes) => bytes,
-        Act::Answer(_) | Act::AnswerSha | Act::AnswerMd5 | Act::RefuseEarly(_) | Act::Mute => total,
+        Act::Answer(_)
+        | Act::AnswerSha
+        | Act::AnswerMd5
+        | Act::RefuseEarly(_)
+        | Act::Mute
+        | Act::NoGoAhead => total,
     };
     while body.len() < wanted {
         if socket.read_buf(&mut body).await.unwrap_or(0) == 0 {
@@ -117,6 +125,7 @@ async fn serve(mut socket: TcpStream, act: Act, seen: Arc<Mutex<Vec<Request>>>) 
     seen.lock().unwrap()[index].body = body.clone();
     let answer = match act {
         Act::Answer(answer) => answer.to_owned(),
+        Act::NoGoAhead => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
         Act::AnswerSha => {
             let sum = data_encoding::BASE64.encode(digest(&SHA256, &body).as_ref());
             format!("HTTP/1.1 200 OK\r\nx-amz-checksum-sha256: {sum}\r\ncontent-length: 0\r\n\r\n")
@@ -134,6 +143,11 @@ async fn serve(mut socket: TcpStream, act: Act, seen: Arc<Mutex<Vec<Request>>>) 
     let _ = socket.read(&mut [0]).await;
 }
 
+/// Whether it gives the go-ahead where it is asked.
+fn act_answers(act: Act) -> bool {
+    !matches!(act, Act::NoGoAhead)
+}
+
 /// Impatient.
 pub fn options() -> Options {
     let ms = Duration::from_millis;
@@ -141,9 +155,11 @@ pub fn options() -> Options {
         connect: ms(2_000),
         stall: ms(400),
         answer: ms(400),
-        go_ahead: ms(400),
+        go_ahead: ms(200),
         first_wait: ms(1),
         longest_wait: ms(20),
+        fresh_urls: ms(200),
+        offline: ms(100),
     };
-    Options { allow_insecure: true, ca_file: None, timing, rate: Rate::default() }
+    Options { allow_insecure: true, ca_file: None, timing, rate: Rate::default(), connect: direct() }
 }

@@ -46,6 +46,7 @@ impl Site {
         };
         let options = Options {
             spool_dir: dir.path().join("spool"),
+            spool: Default::default(),
             zstd_level: 3,
             threads: 2,
             room: Room::default(),
@@ -146,7 +147,7 @@ fn every_length_around_a_frame_comes_out_as_it_went_in() {
         for length in [0, 1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 5 * FRAME + 7] {
             let data: Vec<u8> =
                 (0..length as u64).map(|n| (n.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect();
-            let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+            let spool = Arc::new(Spool::create(dir.path(), &"r".into()).unwrap());
             let packed = feed(&spool, compression, Room::default(), |writer| {
                 writer.write_all(&data).unwrap();
                 true
@@ -162,7 +163,7 @@ fn every_length_around_a_frame_comes_out_as_it_went_in() {
 
 /// Packs what the function writes; it says whether the dump came to its end.
 fn feed(
-    spool: &Spool,
+    spool: &Arc<Spool>,
     compression: Compression,
     room: Room,
     write: impl FnOnce(&mut PipeWriter) -> bool + Send,
@@ -175,7 +176,7 @@ fn feed(
                 let _ = writer.finish();
             }
         });
-        pack(reader, spool, &packing)
+        pack(reader, &Outlet::Spool(Arc::clone(spool)), &packing)
     })
 }
 
@@ -183,7 +184,7 @@ fn feed(
 fn a_dump_that_dies_half_way_is_never_an_object() {
     let dir = tempfile::tempdir().unwrap();
     for compression in ALL {
-        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+        let spool = Arc::new(Spool::create(dir.path(), &"r".into()).unwrap());
         let packed = feed(&spool, compression, Room::default(), |writer| {
             writer.write_all(&[1; 3_000_000]).unwrap();
             writer.flush().unwrap();
@@ -251,7 +252,7 @@ async fn a_run_that_would_fill_the_disk_is_not_begun_or_ends_with_the_figures() 
         }),
     };
     let dir = tempfile::tempdir().unwrap();
-    let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+    let spool = Arc::new(Spool::create(dir.path(), &"r".into()).unwrap());
     let ended = feed(&spool, Compression::None, room, |writer| {
         // The packing thread ends in the middle, and the pipe says so.
         (0..64).find_map(|_| writer.write_all(&[1; 1 << 20]).err()).expect("the pipe closes");
@@ -335,6 +336,7 @@ async fn a_spool_that_the_disk_changed_is_no_backup() {
         size_bytes: packed.size_bytes,
         plain_bytes: 3_000_000,
         compression: Compression::None,
+        sha256: None,
     };
     let check =
         || verify::verify_spool(&spool, &KEY.to_vec().into(), expected.clone(), &Cancel::new()).unwrap();

@@ -5,7 +5,7 @@ use super::error::RunError;
 use super::spool::{Spool, SpoolError};
 use super::thread::on_thread;
 use crate::model::{Compression, Dek};
-use crate::object::{Opener, Order};
+use crate::object::{HashingReader, Opener, Order};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Expected {
     pub plain_bytes: u64,
     /// Whether it is.
     pub compression: Compression,
+    /// Of the object, where an earlier life of the agent wrote it.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// Opens every frame of the spool on a thread of its own, beside the upload: authentic, in order, whole.
@@ -45,7 +47,8 @@ fn open_all(spool: &Spool, key: &Dek, expected: &Expected, cancel: &Cancel) -> R
         SpoolError::Io { path: spool.path().to_owned(), cause: io::Error::other(text) }.into()
     };
     let plain_key = key.plain().ok_or(RunError::WrappedKey { len: key.as_received().len() })?;
-    let mut opener = Opener::new(spool.reader()?, plain_key, Order::Strict).map_err(failed)?;
+    let mut opener =
+        Opener::new(HashingReader::new(spool.reader()?), plain_key, Order::Strict).map_err(failed)?;
     while opener.next_chunk().map_err(|error| failed(error.into()))?.is_some() {
         if cancel.is_cancelled() {
             return Err(RunError::Cancelled);
@@ -57,6 +60,9 @@ fn open_all(spool: &Spool, key: &Dek, expected: &Expected, cancel: &Cancel) -> R
             opener.object_bytes(),
             expected.size_bytes
         ))));
+    }
+    if expected.sha256.is_some_and(|sum| sum != *opener.get_ref().digest().as_bytes()) {
+        return Err(failed(io::Error::other("its SHA-256 is not what it was before the restart")));
     }
     if expected.compression == Compression::None && opener.plaintext_bytes() != expected.plain_bytes {
         return Err(failed(io::Error::other("its content is not as long as the dump was")));

@@ -41,6 +41,7 @@ impl From<Option<Payload>> for Inbound {
             Payload::BackupCompleted(_) => Self::OfAgents("a BackupCompleted, which only agents send"),
             Payload::HealthResult(_) => Self::OfAgents("a HealthCheckResult, which only agents send"),
             Payload::Log(_) => Self::OfAgents("a LogEvent, which only agents send"),
+            Payload::UploadUrlsRequest(_) => Self::OfAgents("an UploadUrlsRequest, which only agents send"),
             Payload::RestoreUpdate(_) => Self::OfAgents("a RestoreUpdate, which only agents send"),
         }
     }

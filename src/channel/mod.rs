@@ -25,6 +25,7 @@ mod inbound;
 pub mod limits;
 pub mod pins;
 mod proxy;
+mod routes;
 pub mod session;
 mod tcp;
 pub mod tls;
@@ -34,3 +35,4 @@ pub mod websocket;
 
 pub use command::Command;
 pub use exit::{DialError, LinkDown};
+pub use routes::Routes;

@@ -68,6 +68,9 @@ pub struct SettingsArgs {
     /// Directory for encrypted objects on their way.
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<String>,
+    /// Whether a whole object lies on the disk before it goes up: auto, always or never.
+    #[arg(long, value_name = "USE")]
+    spool: Option<String>,
     /// 1 to 22.
     #[arg(long, value_name = "LEVEL")]
     zstd_level: Option<String>,
@@ -116,6 +119,7 @@ impl SettingsArgs {
             ("hooks.enabled", self.hooks_enabled),
             ("hooks.timeout", self.hooks_timeout),
             ("backup.spool_dir", self.spool_dir),
+            ("backup.spool", self.spool),
             ("backup.zstd_level", self.zstd_level),
             ("backup.threads", self.threads),
             ("backup.nice", self.nice),

@@ -52,6 +52,13 @@ pub fn describe(payload: &Payload) -> Option<(&'static str, Value)> {
                 "error_message": update.error_message,
             }),
         ),
+        Payload::UploadUrlsRequest(request) => (
+            "upload_urls_request",
+            json!({
+                "job_id": request.job_id, "run_id": request.run_id, "s3_key": request.s3_key,
+                "first_part_number": request.first_part_number, "part_count": request.part_count,
+            }),
+        ),
         Payload::Ack(ack) => (
             "ack",
             json!({

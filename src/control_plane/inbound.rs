@@ -86,7 +86,10 @@ fn effect(change: &mut Change<'_>, agent_id: &str, payload: &Payload, to_verify:
         }
         Payload::Ack(ack) => edit_run(change, agent_id, &ack.correlation_id, |run| runs::acked(run, ack)),
         Payload::Register(_) => tracing::warn!(agent_id, "a second Register on one connection was ignored"),
-        Payload::HealthResult(_) | Payload::Log(_) | Payload::RestoreUpdate(_) => {}
+        Payload::HealthResult(_)
+        | Payload::Log(_)
+        | Payload::RestoreUpdate(_)
+        | Payload::UploadUrlsRequest(_) => {}
         Payload::RegisterAck(_)
         | Payload::ConfigUpdate(_)
         | Payload::RunBackup(_)

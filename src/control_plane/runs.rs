@@ -103,6 +103,7 @@ impl Plane {
                 presigned_put_url: url.expose().to_owned(),
                 expires_at_ms,
                 final_s3_key: run.s3_key.clone(),
+                ..v1::S3UploadCreds::default()
             }),
             encrypted_dek: dek.as_received().to_vec(),
         });

@@ -124,6 +124,9 @@ async fn start(
     }
 }
 
+/// Objects go up in parts where the server offers it (protocol section 5).
+const MULTIPART: &str = "multipart_upload";
+
 /// The capability of a host whose owner lets the server run hooks.
 const HOOKS: &str = "hooks";
 
@@ -140,6 +143,7 @@ fn register(hooks: bool) -> v1::Register {
             .capabilities()
             .into_iter()
             .chain(hooks.then(|| HOOKS.to_owned()))
+            .chain([MULTIPART.to_owned()])
             .collect(),
         last_known_config_version: 0,
     }

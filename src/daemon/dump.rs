@@ -204,6 +204,7 @@ pub(crate) mod tests {
                     manual: false,
                     put_url: "https://s3/bucket/key?X-Amz-Signature=hunter2".into(),
                     expires_at_ms: 5,
+                    multipart: None,
                     s3_key: "key".into(),
                     dek: b"hunter2-hunter2-hunter2-hunter2!".to_vec().into(),
                 },

@@ -8,6 +8,7 @@ mod plan;
 mod run;
 mod secret;
 mod space;
+mod spool;
 mod status;
 mod sysexit;
 
@@ -16,9 +17,10 @@ pub use event::{EventLevel, RunEvent};
 pub use health::{CheckKind, CheckOutcome, FailingCheck, HealthCheck, HealthStatus};
 pub use ids::{CheckId, JobId, RunId, TargetId};
 pub use plan::{Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, Strategy, TargetSpec};
-pub use run::{Completed, Dek, RunOrder, RunOutcome, RunPhase, RunRecord, Step};
+pub use run::{Completed, Dek, Multipart, RunOrder, RunOutcome, RunPhase, RunRecord, Step};
 pub use secret::Secret;
 pub use space::Space;
+pub use spool::SpoolUse;
 pub use status::{AgentStatus, ChildStatus, LinkState, LinkStatus, QueueStatus, RunStatus, StoreStatus};
 pub use sysexit::SysExit;
 

@@ -50,10 +50,38 @@ pub struct RunOrder {
     pub put_url: Secret,
     /// Unix milliseconds; 0 where the server gave none.
     pub expires_at_ms: u64,
+    /// The way in parts, where the server offers it.
+    #[serde(default)]
+    pub multipart: Option<Multipart>,
     /// The object's name, reported back.
     pub s3_key: String,
     /// The object's key.
     pub dek: Dek,
+}
+
+impl RunOrder {
+    /// Drops every URL: their authorisation is of no use any more, and what is not kept cannot leak.
+    pub fn forget_urls(&mut self) {
+        self.put_url = Secret::default();
+        self.multipart = None;
+    }
+}
+
+/// An upload in parts that the server has begun at the store (protocol section 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Multipart {
+    /// Bytes of each part but the last; 0 leaves it to the agent.
+    pub part_size_bytes: u64,
+    /// Of the parts from `first_part` on.
+    pub part_urls: Vec<Secret>,
+    /// Number of the first of them, at least 1.
+    pub first_part: u32,
+    /// Takes the list of parts.
+    pub complete_url: Secret,
+    /// Gives the upload up; empty where the server gave none.
+    pub abort_url: Secret,
+    /// The store's name of the upload; may be empty.
+    pub upload_id: String,
 }
 
 /// A run as the store keeps it.

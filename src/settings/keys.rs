@@ -104,6 +104,7 @@ pub const KEYS: &[Key] = &[
     key("hooks.enabled", &["BACKUPY_HOOKS_ENABLED"], "hooks-enabled", Kind::Bool, Some("false")),
     key("hooks.timeout", &["BACKUPY_HOOKS_TIMEOUT"], "hooks-timeout", Kind::Text, Some("30s")),
     key("backup.spool_dir", &["BACKUPY_BACKUP_SPOOL_DIR"], "spool-dir", Kind::Text, None),
+    key("backup.spool", &["BACKUPY_BACKUP_SPOOL"], "spool", Kind::Text, Some("auto")),
     key("backup.zstd_level", &["BACKUPY_BACKUP_ZSTD_LEVEL"], "zstd-level", Kind::Integer, Some("3")),
     key("backup.threads", &["BACKUPY_BACKUP_THREADS"], "threads", Kind::Integer, None),
     key("backup.nice", &["BACKUPY_BACKUP_NICE"], "nice", Kind::Integer, Some("10")),

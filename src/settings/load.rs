@@ -161,6 +161,7 @@ fn value(settings: &Settings, check: &Check<'_>, key: &str) -> String {
         "hooks.enabled" => hooks.enabled.to_string(),
         "hooks.timeout" => humantime_serde::re::humantime::format_duration(hooks.timeout).to_string(),
         "backup.spool_dir" => backup.spool_dir.display().to_string(),
+        "backup.spool" => backup.spool.name().to_owned(),
         "backup.zstd_level" => backup.zstd_level.to_string(),
         "backup.threads" => backup.threads.to_string(),
         "backup.nice" => backup.nice.to_string(),

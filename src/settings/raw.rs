@@ -181,6 +181,7 @@ raw! {
     hooks: RawHooks { enabled: bool, timeout: String }
     backup: RawBackup {
         spool_dir: String,
+        spool: String,
         zstd_level: i64,
         threads: i64,
         nice: i64,

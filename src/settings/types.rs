@@ -1,6 +1,7 @@
 //! The validated values, one struct a section.
 
 use super::shown::mask_url;
+use crate::model::SpoolUse;
 use secrecy::SecretString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -181,6 +182,8 @@ pub struct Hooks {
 pub struct Backup {
     /// Only ciphertext is written here.
     pub spool_dir: PathBuf,
+    /// Whether objects lie there before they go up.
+    pub spool: SpoolUse,
     /// 1 to 22.
     pub zstd_level: i32,
     /// Of zstd's workers, at least 1.

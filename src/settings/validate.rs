@@ -7,6 +7,7 @@ use super::types::{
     Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update,
 };
 use super::{agent_key, network, size};
+use crate::model::SpoolUse;
 use humantime_serde::re::humantime::parse_duration;
 use secrecy::SecretString;
 use std::fs::File;
@@ -154,6 +155,10 @@ fn hooks(check: &mut Check<'_>, raw: RawHooks) -> Option<Hooks> {
 
 fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Option<Backup> {
     let spool_dir = check.take_text("backup.spool_dir", raw.spool_dir);
+    let spool = check.take("backup.spool", raw.spool).and_then(|name| {
+        SpoolUse::from_name(name.trim())
+            .or_else(|| unknown(check, "backup.spool", &name, &SpoolUse::ALL.map(SpoolUse::name)))
+    });
     let level = check.take("backup.zstd_level", raw.zstd_level);
     let level = level.and_then(|level| within(check, "backup.zstd_level", level, ZSTD_LEVELS));
     let given = raw.threads.is_given();
@@ -172,6 +177,7 @@ fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Op
     let read = rate("backup.max_read_bytes_per_sec", raw.max_read_bytes_per_sec);
     let upload = rate("backup.max_upload_bytes_per_sec", raw.max_upload_bytes_per_sec);
     Some(Backup {
+        spool: spool?,
         nice: u8::try_from(nice?).ok()?,
         idle_io: idle_io?,
         max_read_bytes_per_sec: read?,

@@ -44,6 +44,7 @@ fn run(id: &str, accepted_at_ms: u64, phase: RunPhase) -> RunRecord {
         manual: false,
         put_url: "https://store/object?signature=secret".into(),
         expires_at_ms: 9,
+        multipart: None,
         s3_key: "key".into(),
         dek: vec![7; 32].into(),
     };

@@ -10,7 +10,9 @@ use crate::model::{DeliveryClass, MessageKind, RunId, Slot};
 /// this answers durable, and whoever answers a Ping submits it as ephemeral.
 pub fn class_of(payload: &Payload) -> Option<DeliveryClass> {
     match payload {
-        Payload::Register(_) | Payload::Heartbeat(_) => Some(DeliveryClass::Ephemeral),
+        Payload::Register(_) | Payload::Heartbeat(_) | Payload::UploadUrlsRequest(_) => {
+            Some(DeliveryClass::Ephemeral)
+        }
         Payload::Discovery(_) => Some(DeliveryClass::Latest(Slot::Discovery)),
         Payload::JobUpdate(update) => Some(class_of_job_update(update)),
         Payload::BackupCompleted(_) | Payload::RestoreUpdate(_) | Payload::Ack(_) => {
@@ -41,6 +43,7 @@ pub fn ended_run(payload: &Payload) -> Option<RunId> {
         | Payload::Log(_)
         | Payload::RestoreUpdate(_)
         | Payload::Ack(_)
+        | Payload::UploadUrlsRequest(_)
         | Payload::RegisterAck(_)
         | Payload::ConfigUpdate(_)
         | Payload::RunBackup(_)

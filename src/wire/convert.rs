@@ -6,8 +6,8 @@ use super::names::{distinct, shown};
 use super::v1::{self, JobStatus};
 use super::{Payload, v1::BackupJobSpec};
 use crate::model::{
-    Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Plan, RunEvent, RunId,
-    RunOrder, RunOutcome, Step, Strategy, TargetId, TargetSpec,
+    Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Multipart, Plan,
+    RunEvent, RunId, RunOrder, RunOutcome, Secret, Step, Strategy, TargetId, TargetSpec,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -189,18 +189,46 @@ pub fn run_order(message: v1::RunBackup) -> Result<RunOrder, BadOrder> {
     if message.job_id.is_empty() {
         return Err(BadOrder::NoJobId);
     }
-    let creds = message
+    let mut creds = message
         .upload_creds
-        .filter(|creds| !creds.presigned_put_url.is_empty())
+        .filter(|creds| !creds.presigned_put_url.is_empty() || !creds.presigned_complete_url.is_empty())
         .ok_or(BadOrder::NoUploadUrl)?;
     Ok(RunOrder {
         run_id: RunId::from(message.run_id),
         job_id: JobId::from(message.job_id),
         manual: message.manual_trigger,
+        multipart: multipart(&mut creds),
         put_url: creds.presigned_put_url.into(),
         expires_at_ms: creds.expires_at_ms,
         s3_key: creds.final_s3_key,
         dek: message.encrypted_dek.into(),
+    })
+}
+
+/// Without a URL to complete it there is none: the single PUT is used.
+fn multipart(creds: &mut v1::S3UploadCreds) -> Option<Multipart> {
+    if creds.presigned_complete_url.is_empty() {
+        return None;
+    }
+    Some(Multipart {
+        part_size_bytes: creds.part_size_bytes,
+        part_urls: std::mem::take(&mut creds.presigned_part_urls).into_iter().map(Secret::from).collect(),
+        first_part: creds.first_part_number.max(1),
+        complete_url: std::mem::take(&mut creds.presigned_complete_url).into(),
+        abort_url: std::mem::take(&mut creds.presigned_abort_url).into(),
+        upload_id: std::mem::take(&mut creds.multipart_upload_id),
+    })
+}
+
+/// A run needs URLs, from that part on (0 for a single PUT).
+pub fn upload_urls_request(order: &RunOrder, first_part: u32, part_count: u32) -> Payload {
+    Payload::UploadUrlsRequest(v1::UploadUrlsRequest {
+        job_id: order.job_id.as_str().to_owned(),
+        run_id: order.run_id.as_str().to_owned(),
+        s3_key: order.s3_key.clone(),
+        multipart_upload_id: order.multipart.as_ref().map(|m| m.upload_id.clone()).unwrap_or_default(),
+        first_part_number: first_part,
+        part_count,
     })
 }
 

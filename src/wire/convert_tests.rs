@@ -27,6 +27,7 @@ fn order() -> RunOrder {
             presigned_put_url: "https://store/o?X-Amz-Signature=s".into(),
             expires_at_ms: 7,
             final_s3_key: "a/b".into(),
+            ..Default::default()
         }),
         encrypted_dek: vec![9; 48],
     })

@@ -42,6 +42,7 @@ fn recovered() -> Recovered {
         manual: false,
         put_url: "https://s3/key?sig=hunter2".into(),
         expires_at_ms: 1,
+        multipart: None,
         s3_key: "key".into(),
         dek: vec![7; 32].into(),
     };

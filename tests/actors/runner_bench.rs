@@ -72,7 +72,7 @@ impl Executor for Hand {
         backup::acceptable(job, target, &backup::hooks::Options::default()).map_err(|error| error.to_string())
     }
 
-    fn clear_leftovers(&self) {
+    fn clear_leftovers(&self, _: &[backupy_agent::model::RunId]) {
         *self.cleared.borrow_mut() += 1;
     }
 }
@@ -113,6 +113,7 @@ pub fn order(run: &str, job: &str) -> RunOrder {
         manual: false,
         put_url: "https://store.test/o?sig=TOPSECRET".into(),
         expires_at_ms: MIDNIGHT_MS + 7 * 86_400_000,
+        multipart: None,
         s3_key: "k".into(),
         dek: vec![7; 32].into(),
     }

@@ -44,6 +44,7 @@ fn put_run(phase: RunPhase) -> Commit {
         manual: false,
         put_url: "https://store/object".into(),
         expires_at_ms: 9,
+        multipart: None,
         s3_key: "key".into(),
         dek: vec![7; 32].into(),
     };

@@ -55,13 +55,20 @@ impl Site {
         let timing = upload::Timing { first_wait: Duration::from_millis(50), ..upload::Timing::default() };
         let options = Options {
             spool_dir: dir.path().join("spool"),
+            spool: Default::default(),
             zstd_level: 1,
             threads: 1,
             room: Room::default(),
             host: Host { tools, nice: 5, idle_io: false },
             hooks: hooks::Options::default(),
             read_rate: Rate::default(),
-            upload: upload::Options { allow_insecure: true, ca_file: None, timing, rate: Rate::default() },
+            upload: upload::Options {
+                allow_insecure: true,
+                ca_file: None,
+                timing,
+                rate: Rate::default(),
+                connect: upload::direct(),
+            },
         };
         Self { dir, options, compression: Compression::Zstd, store }
     }
@@ -84,6 +91,7 @@ impl Site {
             manual: true,
             put_url: self.store.url("object").as_str().into(),
             expires_at_ms: unix_ms() + 600_000,
+            multipart: None,
             s3_key: "object".into(),
             dek: KEY.to_vec().into(),
         };

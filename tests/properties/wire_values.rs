@@ -238,6 +238,12 @@ pub fn s3_upload_creds() -> v1::S3UploadCreds {
         presigned_put_url: t("S3UploadCreds.presigned_put_url"),
         expires_at_ms: U64 + 2,
         final_s3_key: t("S3UploadCreds.final_s3_key"),
+        part_size_bytes: U64 + 3,
+        presigned_part_urls: vec![t("S3UploadCreds.presigned_part_urls"), String::new()],
+        presigned_complete_url: t("S3UploadCreds.presigned_complete_url"),
+        presigned_abort_url: t("S3UploadCreds.presigned_abort_url"),
+        multipart_upload_id: t("S3UploadCreds.multipart_upload_id"),
+        first_part_number: 16,
     }
 }
 

@@ -20,6 +20,7 @@ const MAX_WAITING: usize = 64;
 const MAX_WAITING_BYTES: usize = MAX_MESSAGE_BYTES;
 
 /// What waits.
+#[expect(clippy::large_enum_variant, reason = "at most 64 wait, and most of them are commands")]
 pub(super) enum Delivery {
     /// For the Dispatcher, answered by it.
     Command { correlation_id: String, command: Command },

@@ -96,6 +96,19 @@ impl Doors {
         self.known.borrow().as_ref().map(|neighbours| neighbours.submit.send(message))
     }
 
+    /// Makes a change durable, or not: one try, in order with everything that follows. For what must not come
+    /// late, after a change that it would undo.
+    pub async fn commit_now(&self, change: Change) -> Result<(), String> {
+        let sending = self.known.borrow().as_ref().map(|n| n.commit.send(Commit(vec![change])));
+        match sending {
+            Some(sending) => match sending.await {
+                Ok(stored) => stored.map_err(|error| error.to_string()),
+                Err(_) => Err("the state store is restarting".into()),
+            },
+            None => Err("the state store is not there".into()),
+        }
+    }
+
     /// What an earlier life left.
     pub async fn recover(&self) -> Result<Recovered, String> {
         self.ask("state store", Patience::Endless, |n| {

@@ -1,7 +1,7 @@
 //! Who does a run's work.
 
 use crate::backup::{self, Cancel, CancelOnDrop, Job, Progress};
-use crate::model::{JobSpec, RunOutcome, TargetSpec};
+use crate::model::{JobSpec, RunId, RunOutcome, TargetSpec};
 use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -17,8 +17,12 @@ pub trait Executor {
     /// The reason why not, for people.
     fn acceptable(&self, job: &JobSpec, target: &TargetSpec) -> Result<(), String>;
 
-    /// Removes what runs of an earlier life left behind. Called once, before the first run.
-    fn clear_leftovers(&self);
+    /// Removes what runs of an earlier life left behind, but for what lets the runs in `keep` go on where they were.
+    /// Called once, before the first run.
+    fn clear_leftovers(&self, keep: &[RunId]);
+
+    /// A run is over: what an earlier life left of it is of no use any more.
+    fn forget(&self, _run: &RunId) {}
 }
 
 /// Does each run on a thread of its own with a runtime of its own, so that nobody else, the heartbeats least of all,
@@ -61,8 +65,12 @@ impl Executor for ThreadExecutor {
         backup::acceptable(job, target, &self.options.hooks).map_err(|error| error.to_string())
     }
 
-    fn clear_leftovers(&self) {
-        match backup::remove_leftovers(&self.options.spool_dir) {
+    fn forget(&self, run: &RunId) {
+        backup::spool::remove_of(&self.options.spool_dir, run);
+    }
+
+    fn clear_leftovers(&self, keep: &[RunId]) {
+        match backup::remove_leftovers(&self.options.spool_dir, keep) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "leftovers of interrupted runs removed"),
             Err(error) => tracing::warn!(%error, "leftovers of interrupted runs could not be removed"),
@@ -85,9 +93,11 @@ mod tests {
             ca_file: None,
             timing: Default::default(),
             rate: Default::default(),
+            connect: backup::upload::direct(),
         };
         ThreadExecutor::new(backup::Options {
             spool_dir: dir.to_owned(),
+            spool: Default::default(),
             zstd_level: 3,
             threads: 1,
             room: backup::Room::default(),
@@ -105,6 +115,7 @@ mod tests {
             manual: true,
             put_url: "http://127.0.0.1:1/o?TOPSECRET".into(),
             expires_at_ms: unix_ms() + 600_000,
+            multipart: None,
             s3_key: "o".into(),
             dek: vec![1; 32].into(),
         };
@@ -164,7 +175,7 @@ mod tests {
     fn spools_of_an_earlier_life_are_cleared() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("old.part"), "x").unwrap();
-        executor(dir.path()).clear_leftovers();
+        executor(dir.path()).clear_leftovers(&[]);
         assert!(!dir.path().join("old.part").exists());
     }
 }

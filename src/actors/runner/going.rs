@@ -98,6 +98,7 @@ impl Runner {
             self.doors.tell(Submit::new(convert::run_progress(&order, now.0, now.1)));
         }
         self.tell_events(id, ctx);
+        self.ask_for_urls(id, ctx);
         let id = id.clone();
         ctx.run_later(PROGRESS_INTERVAL, move |act, ctx| act.tell_progress(&id, attempt, ctx));
     }
@@ -214,6 +215,9 @@ impl Runner {
         let Some(run) = self.table.get(id) else { return };
         run.stage = Stage::Ending;
         run.since_ms = now_ms;
+        if took.is_none() {
+            self.executor.forget(id);
+        }
         measure::ended(&run.order.job_id, &outcome, took);
         let (run_id, job_id, status) = (id, &run.order.job_id, measure::status(&outcome));
         match &outcome {

@@ -19,6 +19,7 @@ mod orders;
 mod recovery;
 mod table;
 mod turns;
+mod urls;
 
 pub use executor::{Executor, ThreadExecutor};
 pub use measure::describe;

@@ -20,6 +20,7 @@ impl Runner {
             self.early.push((order, answer));
             return;
         }
+        self.renew(&order, ctx);
         if let Some(run) = self.table.get(&order.run_id) {
             return confirm(answer, &order, &run.order);
         }

@@ -26,7 +26,6 @@ impl Runner {
     }
 
     fn take_up(&mut self, recovered: Recovered, ctx: &mut Context<Self>) {
-        self.executor.clear_leftovers();
         // The Dispatcher will tell the plan as well; a run's job must be known before that.
         if self.plan.is_none() {
             self.plan = stored_plan(&recovered).map(Arc::new);
@@ -51,6 +50,10 @@ impl Runner {
             }
             self.table.runs.push(run);
         }
+        let over = |run: &Run| lost.iter().any(|(id, _)| *id == run.order.run_id);
+        let goes_on: Vec<RunId> =
+            self.table.runs.iter().filter(|run| !over(run)).map(|run| run.order.run_id.clone()).collect();
+        self.executor.clear_leftovers(&goes_on);
         self.recovered = true;
         self.forget(forgotten, ctx);
         self.give_up(lost, ctx);

@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::backup::{Cancel, CancelOnDrop, Progress};
 use crate::model::{
-    Completed, JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Secret, Step, TargetId,
+    Completed, JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Step, TargetId,
 };
 use actix::SpawnHandle;
 use std::collections::VecDeque;
@@ -104,7 +104,7 @@ impl Run {
         let mut order = self.order.clone();
         if matches!(phase, RunPhase::Finished { .. }) {
             // Its authorisation is of no use any more: what is not kept cannot leak.
-            order.put_url = Secret::default();
+            order.forget_urls();
         }
         RunRecord { order, accepted_at_ms: self.accepted_at_ms, phase }
     }
@@ -215,7 +215,7 @@ impl Table {
 
     /// Keeps a result; gives the runs that are no longer kept for it.
     pub fn keep(&mut self, mut order: RunOrder, outcome: RunOutcome) -> Vec<RunId> {
-        order.put_url = Secret::default();
+        order.forget_urls();
         self.finished.push_back((order, outcome));
         let mut forgotten = Vec::new();
         while self.finished.len() > KEPT_FINISHED {

@@ -14,6 +14,7 @@ use crate::actors::queue::{Queue, QueueDeps, QueueNeighbours};
 use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor};
 use crate::actors::state_store::{Opener, StateStore, StateStoreDeps, StateStoreNeighbours};
 use crate::backup;
+use crate::channel::Routes;
 use crate::channel::dial::Dialer;
 use crate::model::unix_ms;
 use crate::probe::health::NetworkProber;
@@ -24,6 +25,7 @@ use crate::wire::v1;
 use actix::prelude::*;
 use std::rc::Rc;
 use std::sync::Arc;
+use url::Url;
 
 /// Makes the real children.
 pub struct Children {
@@ -65,6 +67,7 @@ impl Children {
         let Settings { backup, server, hooks, state, .. } = &self.settings;
         backup::Options {
             spool_dir: backup.spool_dir.clone(),
+            spool: backup.spool,
             zstd_level: backup.zstd_level,
             threads: backup.threads,
             room: backup::Room { min_free_bytes: state.min_free_bytes, ..backup::Room::default() },
@@ -79,6 +82,7 @@ impl Children {
                 ca_file: server.ca_file.clone(),
                 timing: backup::upload::Timing::default(),
                 rate: backup::Rate::new(backup.max_upload_bytes_per_sec),
+                connect: to_store(server.proxy.clone(), server.no_proxy.clone()),
             },
             hooks: backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout },
         }
@@ -88,6 +92,15 @@ impl Children {
 /// How the state is opened, the first time and later.
 pub fn store_options(settings: &Settings) -> Options {
     Options { min_free_bytes: settings.state.min_free_bytes, ..Options::default() }
+}
+
+/// The way to object stores: through the proxy, but for the hosts that are reached without it.
+pub fn to_store(proxy: Option<Url>, no_proxy: Vec<String>) -> Arc<backup::upload::Connect> {
+    let routes = Routes::new(proxy, no_proxy);
+    Arc::new(move |host, port| {
+        let routes = routes.clone();
+        Box::pin(async move { routes.connect(&host, port).await.map_err(|error| error.to_string()) })
+    })
 }
 
 fn life(child: ChildName, birth: Birth) -> Life {

@@ -16,6 +16,7 @@ fn job(pre: &[&str], post: &[&str]) -> Job {
             manual: true,
             put_url: "https://store.test/o?sig=TOPSECRET".into(),
             expires_at_ms: 0,
+            multipart: None,
             s3_key: "o".into(),
             dek: vec![1; 32].into(),
         },

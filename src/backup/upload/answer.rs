@@ -1,140 +1,124 @@
-//! What the store's answer means.
+//! What a store's answer means.
 
-use super::super::cancel::Cancel;
-use super::super::error::RunError;
-use super::super::spool::{Spool, SpoolError};
-use super::super::thread::on_thread;
 use super::UploadError;
-use super::attempt::{Attempt, Expectation, Tried};
-use awc::ClientResponse;
-use awc::http::header::{self, HeaderMap};
-use data_encoding::{BASE64, HEXLOWER};
-use md5::{Digest, Md5};
-use std::io::Read;
-use std::sync::Arc;
+use super::http::Answer;
+use super::place::Place;
+use data_encoding::HEXLOWER;
 use std::time::Duration;
-
-/// Of an error's body: S3's are under 1 KiB.
-const MAX_ERROR_BODY_LEN: usize = 16 * 1024;
-
-/// An error's body is worth this wait.
-const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
 /// S3's longest error code has 40 letters.
 const MAX_CODE_LEN: usize = 64;
 
-/// Read at once when the spool is hashed.
-const READ_LEN: usize = 64 * 1024;
+/// Codes in the body of a 200 that another try may cure.
+const PASSING_CODES: [&str; 5] =
+    ["InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "OperationAborted"];
+
+/// How a request ended.
+#[derive(Debug)]
+pub enum Tried {
+    /// The store did it.
+    Done(Answer),
+    /// Another try would end the same.
+    Final(UploadError),
+    /// The URL's life is over: a fresh one may do.
+    Expired(UploadError),
+    /// Another try may succeed.
+    Again {
+        /// For people.
+        why: String,
+        /// What the store asked.
+        retry_after: Option<Duration>,
+        /// The store does not know `Expect: 100-continue`.
+        unasked: bool,
+    },
+}
+
+impl Tried {
+    /// Another try may succeed.
+    pub fn again(why: impl Into<String>) -> Self {
+        Self::Again { why: why.into(), retry_after: None, unasked: false }
+    }
+}
 
 /// Success, another try, or the end.
-pub async fn judge<S>(mut response: ClientResponse<S>, attempt: &Attempt<'_>) -> Result<Tried, RunError>
-where
-    S: futures_util::Stream<Item = Result<bytes::Bytes, awc::error::PayloadError>>,
-{
-    let status = response.status();
-    if status.is_success() {
-        return check_stored(response.headers(), attempt).await;
+pub fn judge(answer: Answer, place: &Place) -> Tried {
+    if answer.is_success() {
+        return Tried::Done(answer);
     }
-    let place = attempt.put.place.clone();
-    if status.is_redirection() {
-        let to = redirect_host(response.headers()).map(|host| format!(" to {host}")).unwrap_or_default();
-        return Ok(Tried::Final(UploadError::Redirected { place, status: status.as_u16(), to }));
+    let (status, shown) = (answer.status, place.shown.clone());
+    if (300..400).contains(&status) {
+        let to = redirect_host(&answer).map(|host| format!(" to {host}")).unwrap_or_default();
+        return Tried::Final(UploadError::Redirected { place: shown, status, to });
     }
-    let retry_after = retry_after(response.headers());
-    let body = tokio::time::timeout(ERROR_BODY_WAIT, response.body().limit(MAX_ERROR_BODY_LEN)).await;
-    let code = body.ok().and_then(Result::ok).and_then(|body| error_code(&body));
-    let answer = match code {
-        Some(code) => format!("{} {code}", status.as_u16()),
-        None => status.to_string(),
+    let said = match error_code(&answer.body) {
+        Some(code) => format!("{status} {code}"),
+        None => {
+            awc::http::StatusCode::from_u16(status).map_or(status.to_string(), |status| status.to_string())
+        }
     };
-    let passing =
-        status.is_server_error() || matches!(status.as_u16(), 408 | 429) || status.is_informational();
-    Ok(if passing {
-        Tried::Again { why: format!("the store answered {answer}"), retry_after, expect: Expectation::None }
-    } else {
-        Tried::Final(UploadError::Refused { place, status: status.as_u16(), answer })
-    })
+    if status >= 500 || matches!(status, 408 | 417 | 429) {
+        return Tried::Again {
+            why: format!("the store answered {said}"),
+            retry_after: retry_after(&answer),
+            unasked: status == 417,
+        };
+    }
+    let refused = UploadError::Refused { place: shown, status, answer: said };
+    // S3 has no code of its own for an expired URL: `AccessDenied`, "Request has expired".
+    let text = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
+    let expired = matches!(status, 400 | 401 | 403) && text.contains("expired");
+    if expired { Tried::Expired(refused) } else { Tried::Final(refused) }
 }
 
 /// The code of an S3 error, `<Code>SignatureDoesNotMatch</Code>`. Nothing else of the body: its text quotes
 /// the request, with its signature.
-fn error_code(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?;
-    let (_, rest) = text.split_once("<Code>")?;
-    let (code, _) = rest.split_once("</Code>")?;
+pub fn error_code(body: &[u8]) -> Option<String> {
+    let code = element(body, "Code")?;
     let plain = code.len() <= MAX_CODE_LEN && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
-    (plain && !code.is_empty()).then(|| code.to_owned())
+    (plain && !code.is_empty()).then_some(code)
 }
 
-fn redirect_host(headers: &HeaderMap) -> Option<String> {
-    let location: awc::http::Uri = headers.get(header::LOCATION)?.to_str().ok()?.parse().ok()?;
+/// Whether an error that came under a 200 may pass.
+pub fn is_passing(code: &str) -> bool {
+    PASSING_CODES.contains(&code)
+}
+
+/// The text of an element, with the entities that quotes are written as.
+pub fn element(body: &[u8], name: &str) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    let (inner, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(inner.replace("&quot;", "\"").replace("&#34;", "\""))
+}
+
+fn redirect_host(answer: &Answer) -> Option<String> {
+    let location: awc::http::Uri = answer.header("location")?.parse().ok()?;
     location.host().map(str::to_owned)
 }
 
 /// Seconds only: no store sends a date here.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    Some(Duration::from_secs(answer.header("retry-after")?.parse().ok()?))
 }
 
-/// Holds what the store says about the object against what was sent.
-async fn check_stored(headers: &HeaderMap, attempt: &Attempt<'_>) -> Result<Tried, RunError> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let given = text("x-amz-checksum-sha256").and_then(|value| BASE64.decode(value.as_bytes()).ok());
-    if let Some(given) = given.filter(|given| given.len() == attempt.packed.sha256.len()) {
-        let same = given == attempt.packed.sha256;
-        return Ok(if same { Tried::Stored } else { Tried::Mismatch("its SHA-256 differs".into()) });
-    }
-    let Some(etag) = text("etag").and_then(md5_of_etag) else { return Ok(Tried::Stored) };
-    // Under a key of the store's the ETag is no MD5 of the object, though it looks like one.
-    let own_key = text("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
-        || text("x-amz-server-side-encryption-customer-algorithm").is_some();
-    if own_key {
-        return Ok(Tried::Stored);
-    }
-    let md5 = md5_of_spool(attempt.spool, attempt.cancel)?.await;
-    let md5 = md5.map_err(|_| RunError::Internal("its hashing thread ended without a result".into()))??;
-    Ok(if md5 == etag {
-        Tried::Stored
-    } else {
-        Tried::Mismatch("its ETag is not the MD5 of what was sent".into())
-    })
-}
-
-/// The MD5 that a single PUT's ETag is; None for anything else.
-fn md5_of_etag(etag: &str) -> Option<String> {
+/// The MD5 that the ETag of a PUT is; None where it is something else. Under a key of the store's own the
+/// ETag is no MD5, though it looks like one.
+pub fn md5_of(answer: &Answer) -> Option<String> {
+    let own_key = answer.header("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
+        || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some();
+    let etag = answer.header("etag").filter(|_| !own_key)?;
     let value = etag.trim_matches('"').to_ascii_lowercase();
     (value.len() == 32 && HEXLOWER.decode(value.as_bytes()).is_ok()).then_some(value)
 }
 
-type Hashed = tokio::sync::oneshot::Receiver<Result<String, RunError>>;
-
-/// Only where a store gives nothing better, and after the upload: MD5 is slower than all the rest of a run but the
-/// compressing.
-fn md5_of_spool(spool: &Arc<Spool>, cancel: &Cancel) -> Result<Hashed, RunError> {
-    let (spool, cancel) = (Arc::clone(spool), cancel.clone());
-    on_thread("run-md5", move || {
-        let mut file = spool.reader()?;
-        let mut hash = Md5::new();
-        let mut buffer = vec![0; READ_LEN];
-        loop {
-            if cancel.is_cancelled() {
-                return Err(RunError::Cancelled);
-            }
-            let read = file
-                .read(&mut buffer)
-                .map_err(|cause| SpoolError::Io { path: spool.path().to_owned(), cause })?;
-            if read == 0 {
-                return Ok(HEXLOWER.encode(&hash.finalize()));
-            }
-            hash.update(buffer.get(..read).unwrap_or_default());
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::http;
     use super::*;
+
+    fn answer(text: &str) -> Answer {
+        http::parsed(text)
+    }
 
     #[test]
     fn of_an_error_only_the_code_is_told() {
@@ -151,9 +135,24 @@ mod tests {
     #[test]
     fn only_an_etag_of_a_single_put_is_an_md5() {
         let md5 = "9E107D9D372BB6826BD81D3542A419D6";
-        assert_eq!(md5_of_etag(&format!("\"{md5}\"")), Some(md5.to_ascii_lowercase()));
-        for other in ["", "\"abc\"", "\"9e107d9d372bb6826bd81d3542a419d6-3\"", &"z".repeat(32)] {
-            assert_eq!(md5_of_etag(other), None, "{other}");
+        let of = |etag: &str, more: &str| {
+            md5_of(&answer(&format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\n{more}\r\n")))
+        };
+        assert_eq!(of(&format!("\"{md5}\""), ""), Some(md5.to_ascii_lowercase()));
+        assert_eq!(of(&format!("\"{md5}\""), "x-amz-server-side-encryption: aws:kms\r\n"), None);
+        for other in ["\"abc\"", "\"9e107d9d372bb6826bd81d3542a419d6-3\"", &"z".repeat(32)] {
+            assert_eq!(of(other, ""), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_refusal_for_age_asks_for_a_fresh_url_and_no_other_does() {
+        let place = Place::new(&"https://s.test/o?a=SECRET".into(), false).unwrap();
+        let denied = |message: &str| {
+            let body = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
+            answer(&format!("HTTP/1.1 403 No\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        };
+        assert!(matches!(judge(denied("Request has expired"), &place), Tried::Expired(_)));
+        assert!(matches!(judge(denied("no"), &place), Tried::Final(_)));
     }
 }

@@ -57,6 +57,38 @@ pub enum UploadError {
         /// Why the last one failed.
         last: String,
     },
+    /// Nobody gave more URLs.
+    #[error(
+        "the upload's URLs expired at {at} before the object was through, and the server gave no fresh ones: it must sign them for longer"
+    )]
+    UrlsExpired {
+        /// For people.
+        at: String,
+    },
+    /// The object outgrew its URLs.
+    #[error(
+        "the object needs more than the {signed} parts that the server signed, and it gave no more URLs: it must sign more parts, or larger ones"
+    )]
+    TooManyParts {
+        /// How many there were.
+        signed: u64,
+    },
+    /// The parts so far belong to an upload that is no more.
+    #[error("the server began another multipart upload for this run: the parts that the store has are lost")]
+    OtherUpload,
+    /// The store took every part and did not put them together.
+    #[error("the store at {place} did not put the object together: {what}")]
+    NotCompleted {
+        /// Host and path.
+        place: String,
+        /// Its code.
+        what: String,
+    },
+    /// The upload must go in parts.
+    #[error(
+        "backup.spool is \"never\", and the server offers no multipart upload: let the server offer it, or set backup.spool to \"auto\""
+    )]
+    NoMultipart,
     /// The store has other bytes than we sent.
     #[error("the store at {place} keeps something else than was sent: {what}")]
     Mismatch {
@@ -70,7 +102,7 @@ pub enum UploadError {
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 403 => " (the URL may have expired, or its signature does not fit; compare the clocks)",
-        404 => " (does the bucket exist?)",
+        404 => " (does the bucket, or the multipart upload, exist?)",
         411 | 413 => " (the object is larger than a single PUT may be)",
         _ => "",
     }

@@ -125,6 +125,7 @@ impl Work<'_> {
                 manual: true,
                 put_url: self.put_url.clone().unwrap_or_default(),
                 expires_at_ms: 0,
+                multipart: None,
                 s3_key: String::new(),
                 dek: self.key.clone(),
             },
@@ -145,6 +146,7 @@ impl Work<'_> {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Options {
             spool_dir: self.spool_dir(),
+            spool: Default::default(),
             zstd_level: args.zstd_level,
             threads: args.threads.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(1)),
             room: Room::default(),
@@ -155,6 +157,7 @@ impl Work<'_> {
                 ca_file: args.ca_file.clone(),
                 timing: upload::Timing::default(),
                 rate: Rate::default(),
+                connect: upload::direct(),
             },
             hooks: hooks::Options::default(),
         }

@@ -113,6 +113,7 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         "log.format" => same("json"),
         "metrics.listen" => same("127.0.0.1:9999"),
         "docker.socket" => same("/run/podman.sock"),
+        "backup.spool" => same("never"),
         "backup.zstd_level" => same("9"),
         "backup.threads" | "backup.nice" => same("7"),
         "backup.max_read_bytes_per_sec" | "backup.max_upload_bytes_per_sec" => same("8 MiB"),

@@ -1,0 +1,248 @@
+//! What a later life of the agent must know of a spool: that it is whole, and which parts the store has already.
+//!
+//! A file beside the spool, one sealed record after the other: each under a key that is derived from the run's
+//! own, bound to the run and to its place. A record that a crash cut ends the list; everything before it holds.
+
+use super::dump::Dumped;
+use super::error::RunError;
+use super::pack::Packed;
+use super::spool::{Spool, SpoolError};
+use super::upload::parts::Stored;
+use crate::model::{Dek, RunId};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What the record's key is for.
+const PURPOSE: &[u8] = b"backupy-agent spool ledger v1";
+
+/// A record has a few numbers and two short texts.
+const MAX_RECORD_LEN: usize = 64 * 1024;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Record {
+    /// The spool is whole and on the disk.
+    Finished { size_bytes: u64, sha256: [u8; 32], engine_version: String, plain_bytes: u64 },
+    /// Parts from here on belong to that upload, and are so large.
+    Upload { id: String, part_bytes: u64 },
+    /// The store has that part.
+    Part { number: u32, etag: String, md5: Option<[u8; 16]> },
+}
+
+/// The list of one spool.
+#[derive(Debug)]
+pub struct Ledger {
+    file: Option<File>,
+    path: PathBuf,
+    key: LessSafeKey,
+    count: u32,
+    upload: Option<(String, u64)>,
+    stored: Vec<Stored>,
+}
+
+struct Len32;
+
+impl KeyType for Len32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+impl Ledger {
+    /// An empty list beside the spool; written once there is something to say.
+    ///
+    /// # Errors
+    /// [`RunError::WrappedKey`], [`RunError::Internal`].
+    pub fn new(spool_path: &Path, run: &RunId, key: &Dek) -> Result<Self, RunError> {
+        let plain = key.plain().ok_or(RunError::WrappedKey { len: key.as_received().len() })?;
+        let refused = |_| RunError::Internal("no key could be derived for the spool's ledger".into());
+        let mut bytes = zeroize::Zeroizing::new([0; 32]);
+        let prk = Salt::new(HKDF_SHA256, PURPOSE).extract(plain);
+        let info: [&[u8]; 1] = [run.as_str().as_bytes()];
+        prk.expand(&info, Len32).and_then(|okm| okm.fill(&mut *bytes)).map_err(refused)?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).map_err(refused)?);
+        let path = path_of(spool_path);
+        Ok(Self { file: None, path, key, count: 0, upload: None, stored: Vec::new() })
+    }
+
+    /// What an earlier life noted of that spool; None where it is not known to be whole.
+    pub fn recover(&mut self) -> Option<Dumped> {
+        let bytes = std::fs::read(&self.path).ok()?;
+        let mut rest = bytes.as_slice();
+        let mut dumped = None;
+        let mut whole = 0;
+        while let Some((record, after)) = self.open(rest) {
+            self.count += 1;
+            whole += rest.len() - after.len();
+            rest = after;
+            match record {
+                Record::Finished { size_bytes, sha256, engine_version, plain_bytes } => {
+                    let packed = Packed { size_bytes, sha256 };
+                    dumped = Some(Dumped { packed, engine_version, plain_bytes });
+                }
+                Record::Upload { id, part_bytes } => {
+                    self.upload = Some((id, part_bytes));
+                    self.stored.clear();
+                }
+                Record::Part { number, etag, md5 } => self.stored.push(Stored { number, etag, md5 }),
+            }
+        }
+        let dumped = dumped?;
+        // What was cut goes, so that what follows has its place.
+        let file = OpenOptions::new().append(true).open(&self.path).ok()?;
+        file.set_len(whole as u64).ok()?;
+        self.file = Some(file);
+        Some(dumped)
+    }
+
+    /// The spool is whole: it and this note are on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`RunError::Spool`]
+    pub fn finished(&mut self, spool: &Spool, dumped: &Dumped) -> Result<(), RunError> {
+        spool.sync()?;
+        let mut options = OpenOptions::new();
+        let made = options.write(true).create(true).truncate(true).mode(0o600).open(&self.path);
+        self.file = Some(made.map_err(|cause| self.failed(cause))?);
+        self.count = 0;
+        self.put(&Record::Finished {
+            size_bytes: dumped.packed.size_bytes,
+            sha256: dumped.packed.sha256,
+            engine_version: dumped.engine_version.clone(),
+            plain_bytes: dumped.plain_bytes,
+        })?;
+        let dir = self.path.parent().unwrap_or(&self.path);
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|cause| self.failed(cause).into())
+    }
+
+    /// Parts of that upload follow. Gives their size: that of the parts which are there already.
+    ///
+    /// # Errors
+    /// [`RunError::Spool`]
+    pub fn begin_upload(&mut self, id: &str, part_bytes: u64) -> Result<u64, RunError> {
+        match &self.upload {
+            // A store's name that is not told cannot be compared: the parts may belong to another upload.
+            Some((known, known_bytes)) if known == id && !id.is_empty() => return Ok(*known_bytes),
+            Some(_) | None => {}
+        }
+        self.stored.clear();
+        self.upload = Some((id.to_owned(), part_bytes));
+        self.put(&Record::Upload { id: id.to_owned(), part_bytes })?;
+        Ok(part_bytes)
+    }
+
+    /// The store has that part. What cannot be noted is sent again by a later life: no reason to fail.
+    pub fn note(&mut self, part: &Stored) {
+        let Stored { number, etag, md5 } = part.clone();
+        if let Err(error) = self.put(&Record::Part { number, etag, md5 }) {
+            tracing::warn!(%error, "a finished part could not be noted: after a restart it is sent again");
+        }
+    }
+
+    /// The parts that the store has.
+    pub fn stored(&self) -> Vec<Stored> {
+        self.stored.clone()
+    }
+
+    /// Removes the list.
+    pub fn discard(&self) {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "a spool's ledger could not be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    fn put(&mut self, record: &Record) -> Result<(), RunError> {
+        let failed = |cause| SpoolError::Io { path: self.path.clone(), cause };
+        let mut sealed = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
+        let mut nonce = [0; NONCE_LEN];
+        let refused = |_| failed(io::Error::other("a record could not be sealed"));
+        SystemRandom::new().fill(&mut nonce).map_err(refused)?;
+        let aad = Aad::from(self.count.to_be_bytes());
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
+            .map_err(refused)?;
+        let len = u32::try_from(NONCE_LEN + sealed.len()).unwrap_or(0);
+        let bytes = [&len.to_be_bytes()[..], &nonce, &sealed].concat();
+        if let Some(file) = &mut self.file {
+            file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(failed)?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The record at the beginning, and what follows it.
+    fn open<'a>(&self, bytes: &'a [u8]) -> Option<(Record, &'a [u8])> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let len = usize::try_from(u32::from_be_bytes(*len)).ok().filter(|len| *len <= MAX_RECORD_LEN)?;
+        let (sealed, after) = rest.split_at_checked(len)?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut sealed = sealed.to_vec();
+        let aad = Aad::from(self.count.to_be_bytes());
+        let plain = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut sealed).ok()?;
+        Some((serde_json::from_slice(plain).ok()?, after))
+    }
+
+    fn failed(&self, cause: io::Error) -> SpoolError {
+        SpoolError::Io { path: self.path.clone(), cause }
+    }
+}
+
+/// Beside the spool.
+fn path_of(spool: &Path) -> PathBuf {
+    spool.with_extension(super::spool::LEDGER_EXTENSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dumped() -> Dumped {
+        let packed = Packed { size_bytes: 7, sha256: [3; 32] };
+        Dumped { packed, engine_version: "SQLite 3".into(), plain_bytes: 9 }
+    }
+
+    fn part(number: u32) -> Stored {
+        Stored { number, etag: format!("\"{number}\""), md5: Some([1; 16]) }
+    }
+
+    fn ledger(spool: &Spool, key: u8) -> Ledger {
+        Ledger::new(spool.path(), &"r".into(), &vec![key; 32].into()).unwrap()
+    }
+
+    #[test]
+    fn a_later_life_knows_the_spool_and_its_parts_and_a_torn_record_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+        assert!(ledger(&spool, 1).recover().is_none());
+        let mut first = ledger(&spool, 1);
+        first.finished(&spool, &dumped()).unwrap();
+        assert_eq!(first.begin_upload("u", 5).unwrap(), 5);
+        (1..=3).for_each(|number| first.note(&part(number)));
+
+        let path = path_of(spool.path());
+        let whole = std::fs::read(&path).unwrap();
+        assert!(!String::from_utf8_lossy(&whole).contains("SQLite"), "it is sealed");
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let mut later = ledger(&spool, 1);
+        assert_eq!(later.recover(), Some(dumped()));
+        assert_eq!(later.begin_upload("u", 8).unwrap(), 5, "the parts that are there say how large they are");
+        assert_eq!(later.stored(), [part(1), part(2)]);
+        later.note(&part(3));
+        let mut third = ledger(&spool, 1);
+        third.recover().unwrap();
+        assert_eq!(third.stored(), [part(1), part(2), part(3)]);
+        assert_eq!(third.begin_upload("another", 8).unwrap(), 8);
+        assert!(third.stored().is_empty(), "parts of another upload are of no use");
+        assert!(ledger(&spool, 2).recover().is_none(), "another key opens nothing");
+        third.discard();
+        assert!(!path.exists());
+    }
+}

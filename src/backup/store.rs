@@ -1,0 +1,259 @@
+//! The way from the database to the store: in parts while it is dumped, or by a spool.
+
+use super::dump::Dumped;
+use super::error::RunError;
+use super::hooks::Hooks;
+use super::ledger::Ledger;
+use super::outlet::Outlet;
+use super::spool::{self, Spool};
+use super::thread::on_thread;
+use super::upload::parts::{PartSink, Parts, SinkOptions, Stored};
+use super::upload::{Put, UploadError};
+use super::{Cancel, CancelOnDrop, Job, Options, Progress, seal, verify};
+use crate::model::{Compression, SpoolUse};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A stopped dump has told its tools so by then; the run has 2 s.
+const STOP_GRACE: Duration = Duration::from_millis(1_200);
+
+/// The way of one run, checked before a byte is dumped.
+pub enum Way {
+    /// Parts, while they are made.
+    Stream(Box<Parts>),
+    /// Parts of a spool.
+    SpoolParts(Box<Parts>),
+    /// A spool in one piece.
+    SpoolPut(Box<Put>),
+}
+
+impl Way {
+    /// What the order offers and the host's owner wants.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub fn new(job: &Job, options: &Options, progress: &Progress) -> Result<Self, UploadError> {
+        let parts = Parts::new(&job.order, &options.upload, progress)?.map(Box::new);
+        match (options.spool, parts) {
+            (SpoolUse::Auto | SpoolUse::Never, Some(parts)) => Ok(Self::Stream(parts)),
+            (SpoolUse::Always, Some(parts)) => Ok(Self::SpoolParts(parts)),
+            (SpoolUse::Never, None) => Err(UploadError::NoMultipart),
+            (SpoolUse::Auto | SpoolUse::Always, None) => {
+                Ok(Self::SpoolPut(Box::new(Put::new(&job.order, &options.upload)?)))
+            }
+        }
+    }
+}
+
+/// What a run is done with.
+pub struct Run<'a> {
+    pub job: &'a Job,
+    pub options: &'a Options,
+    pub compression: Compression,
+    pub progress: &'a Progress,
+    pub cancel: &'a Cancel,
+}
+
+impl Run<'_> {
+    /// From the database to the verified object in the store.
+    ///
+    /// # Errors
+    /// [`RunError`], with nothing left on the disk; but when the agent ends, a whole spool stays for its next life.
+    pub async fn go(&self, way: Way, hooks: &mut Hooks<'_>) -> Result<Dumped, RunError> {
+        match way {
+            Way::Stream(parts) => {
+                spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
+                hooks.before().await?;
+                self.progress.dumping(0, 1);
+                let done = self.stream(&parts).await;
+                self.give_up(&parts, done.is_err()).await;
+                done
+            }
+            Way::SpoolParts(parts) => {
+                let done = self.spooled(Some(&parts), None, hooks).await;
+                self.give_up(&parts, done.is_err()).await;
+                done
+            }
+            Way::SpoolPut(put) => self.spooled(None, Some(*put), hooks).await,
+        }
+    }
+
+    /// The next life of the agent uses the same upload: it is only given up when the run is over.
+    async fn give_up(&self, parts: &Parts, failed: bool) {
+        if failed && !self.cancel.is_interrupted() {
+            parts.abort().await;
+        }
+    }
+
+    async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+        tokio::select! {
+            done = work => done,
+            () = self.cancel.cancelled() => Err(RunError::Cancelled),
+        }
+    }
+
+    async fn stream(&self, parts: &Parts) -> Result<Dumped, RunError> {
+        let (offered_bytes, url_count) = parts.offer();
+        let (sink, items) = PartSink::new(SinkOptions {
+            offered_bytes,
+            url_count,
+            key: self.job.order.dek.clone(),
+            dir: self.options.spool_dir.clone(),
+            room: self.options.room.clone(),
+        });
+        // The dump's own switch: a store that refuses stops the database's tools at once.
+        let stop = CancelOnDrop(Cancel::new());
+        let outlet = Outlet::Parts(Arc::new(sink));
+        let dumping = async {
+            let dumped = seal(self.job, self.options, self.compression, outlet, self.progress, &stop.0).await;
+            if dumped.is_ok() {
+                self.progress.uploading(0, 1);
+            }
+            dumped
+        };
+        let sending = async {
+            let sent = parts.send_all(items).await;
+            if sent.is_err() {
+                stop.0.cancel();
+            }
+            sent
+        };
+        let both = async { tokio::join!(dumping, sending) };
+        tokio::pin!(both);
+        let (dumped, stored) = tokio::select! {
+            ended = &mut both => ended,
+            () = self.cancel.cancelled() => {
+                stop.0.cancel();
+                let _ = timeout(STOP_GRACE, both).await;
+                return Err(RunError::Cancelled);
+            }
+        };
+        let stored = stored?;
+        let dumped = dumped?;
+        let stored = stored.ok_or_else(|| RunError::Internal("the dump's last part got lost".into()))?;
+        self.dumped(&dumped);
+        self.complete(parts, &stored).await?;
+        Ok(dumped)
+    }
+
+    async fn complete(&self, parts: &Parts, stored: &[Stored]) -> Result<(), RunError> {
+        self.progress.verifying();
+        self.or_cancelled(parts.complete(stored)).await
+    }
+
+    fn dumped(&self, dumped: &Dumped) {
+        tracing::info!(
+            run_id = %self.job.order.run_id,
+            plain_bytes = dumped.plain_bytes,
+            size_bytes = dumped.packed.size_bytes,
+            "database dumped and sealed"
+        );
+        let fields = vec![
+            ("plain_bytes", dumped.plain_bytes.to_string()),
+            ("size_bytes", dumped.packed.size_bytes.to_string()),
+        ];
+        self.progress.info("database dumped and sealed, uploading", fields);
+    }
+
+    async fn spooled(
+        &self,
+        parts: Option<&Parts>,
+        put: Option<Put>,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<Dumped, RunError> {
+        let (dir, run_id) = (&self.options.spool_dir, &self.job.order.run_id);
+        let mut ledger = Ledger::new(&spool::path_of(dir, run_id), run_id, &self.job.order.dek)?;
+        let known = ledger.recover();
+        let known =
+            known.and_then(|dumped| Some((Spool::reopen(dir, run_id, dumped.packed.size_bytes)?, dumped)));
+        let (spool, dumped, again) = match known {
+            Some((spool, dumped)) => {
+                tracing::info!(run_id = %run_id, size_bytes = dumped.packed.size_bytes, "the spool of an earlier life is whole: only the upload goes on");
+                self.progress.info(
+                    "only the upload goes on: the database was dumped before the agent was interrupted",
+                    Vec::new(),
+                );
+                (Arc::new(spool), dumped, true)
+            }
+            None => {
+                ledger.discard();
+                hooks.before().await?;
+                self.progress.dumping(0, 1);
+                let spool = Arc::new(Spool::create(dir, run_id)?);
+                let outlet = Outlet::Spool(Arc::clone(&spool));
+                let sealing =
+                    seal(self.job, self.options, self.compression, outlet, self.progress, self.cancel);
+                let dumped = sealing.await.inspect_err(|_| spool.discard())?;
+                self.dumped(&dumped);
+                ledger = self.note(ledger, &spool, &dumped).await?;
+                (spool, dumped, false)
+            }
+        };
+        let done = self.upload(parts, put, &spool, &dumped, &mut ledger, again).await;
+        if done.is_err() && self.cancel.is_interrupted() {
+            spool.keep();
+        } else {
+            ledger.discard();
+            // Now, even if a thread that was left behind still holds the other end.
+            spool.discard();
+        }
+        done.map(|()| dumped)
+    }
+
+    /// Notes that the spool is whole. Without that note a later life would dump again: no reason to fail.
+    async fn note(
+        &self,
+        mut ledger: Ledger,
+        spool: &Arc<Spool>,
+        dumped: &Dumped,
+    ) -> Result<Ledger, RunError> {
+        let (held, of) = (Arc::clone(spool), dumped.clone());
+        let noting = on_thread("run-sync", move || {
+            if let Err(error) = ledger.finished(&held, &of) {
+                tracing::warn!(%error, "the finished spool could not be noted: after a restart the database would be dumped again");
+            }
+            ledger
+        })?;
+        let died = |_| RunError::Internal("its writing thread ended without a result".into());
+        let noted = self.or_cancelled(async { noting.await.map_err(died) }).await;
+        noted.inspect_err(|_| {
+            spool.discard();
+            spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
+        })
+    }
+
+    /// Uploads the spool, and opens every frame of it again meanwhile: what cannot be opened is no backup.
+    async fn upload(
+        &self,
+        parts: Option<&Parts>,
+        put: Option<Put>,
+        spool: &Arc<Spool>,
+        dumped: &Dumped,
+        ledger: &mut Ledger,
+        again: bool,
+    ) -> Result<(), RunError> {
+        let expected = verify::Expected {
+            size_bytes: dumped.packed.size_bytes,
+            plain_bytes: dumped.plain_bytes,
+            compression: self.compression,
+            sha256: again.then_some(dumped.packed.sha256),
+        };
+        self.progress.uploading(0, 1);
+        let opened = verify::verify_spool(spool, &self.job.order.dek, expected, self.cancel)?;
+        let mut opened = Box::pin(opened);
+        let size_bytes = dumped.packed.size_bytes;
+        if let Some(put) = put {
+            self.or_cancelled(put.send(spool, &dumped.packed, self.progress)).await?;
+            self.progress.verifying();
+            return self.or_cancelled(opened).await;
+        }
+        let Some(parts) = parts else {
+            return Err(RunError::Internal("the run has no way to the store".into()));
+        };
+        let stored = self.or_cancelled(parts.send_spool(spool, size_bytes, ledger)).await?;
+        // Before the store puts them together: an object that does not open must not appear.
+        self.or_cancelled(&mut opened).await?;
+        self.complete(parts, &stored).await
+    }
+}

@@ -1,0 +1,274 @@
+//! One request over a connection of its own, as an upload needs it (RFC 9112).
+//!
+//! awc sends a body without looking whether the store has answered already, and waits for the go-ahead of
+//! `Expect: 100-continue` without an end. Here the answer is read while the body goes out: a store that
+//! refuses at once is heard, however large the body.
+
+mod body;
+mod head;
+
+pub use body::{Body, Source};
+pub use head::Answer;
+
+use super::place::Place;
+use super::{Options, Timing, UploadError};
+use futures_util::future::LocalBoxFuture;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+/// Makes a connection to `host` and `port`, through a proxy where there is one. Its error is for people.
+pub type Connect = dyn Fn(String, u16) -> LocalBoxFuture<'static, Result<TcpStream, String>> + Send + Sync;
+
+/// A body of this size is worth a question first: smaller ones are in the socket's buffers before an answer could
+/// come.
+const EXPECT_FROM_BYTES: u64 = 1024 * 1024;
+
+/// An answer's head. S3's have under 1 KiB.
+const MAX_HEAD_LEN: usize = 16 * 1024;
+
+/// An answer's body: CompleteMultipartUpload's and errors are under 1 KiB, after some spaces that keep the line
+/// open.
+const MAX_BODY_LEN: usize = 256 * 1024;
+
+/// A store that broke the line off may have said why, and what it said may be here already.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// What is asked.
+pub struct Request<'a> {
+    pub method: &'static str,
+    pub place: &'a Place,
+    pub content_type: Option<&'static str>,
+    /// The store is not asked before the body.
+    pub unasked: bool,
+    pub body: Body<'a>,
+}
+
+/// A request that got no answer: why, for people. Another try may get one.
+pub struct Broken(pub String);
+
+trait Socket: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
+
+/// What requests are made with.
+#[derive(Clone)]
+pub struct Client {
+    connect: Arc<Connect>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    timing: Timing,
+}
+
+impl Client {
+    /// Loads the certificate authorities, where they are needed.
+    pub fn new(secure: bool, options: &Options) -> Result<Self, UploadError> {
+        let tls = if secure {
+            let config = crate::trust::client_config(options.ca_file.as_deref());
+            Some(Arc::new(config.map_err(|cause| UploadError::Roots { cause })?))
+        } else {
+            None
+        };
+        Ok(Self { connect: Arc::clone(&options.connect), tls, timing: options.timing })
+    }
+
+    /// Sends the request and gives the answer, whatever it says.
+    pub async fn send(&self, mut request: Request<'_>) -> Result<Answer, Broken> {
+        let socket = self.open(request.place).await?;
+        let asks = !request.unasked && request.body.len() >= EXPECT_FROM_BYTES;
+        let (reading, mut writing) = tokio::io::split(socket);
+        let head = head_of(&request, asks);
+        let mut answers = Answers { reading, bytes: Vec::new() };
+        self.in_time(writing.write_all(head.as_bytes())).await?;
+        self.in_time(writing.flush()).await?;
+        if asks {
+            match timeout(self.timing.go_ahead, answers.head()).await {
+                Ok(Ok(head)) if head.status != 100 => return self.rest(head, answers, request.method).await,
+                // No word is a yes (RFC 9110 section 10.1.1): not every store knows the question.
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(broken)) => return Err(broken),
+            }
+        }
+        let early = tokio::select! {
+            early = answers.final_head() => Some(early),
+            sent = self.send_body(&mut writing, &mut request.body) => match sent {
+                Ok(()) => None,
+                Err(broken) => Some(timeout(LAST_WORD, answers.final_head()).await.map_err(|_| ()).and_then(|head| head.map_err(drop)).map_err(|()| broken)),
+            },
+        };
+        let head = match early {
+            Some(head) => head?,
+            None => match timeout(self.timing.answer, answers.final_head()).await {
+                Ok(head) => head?,
+                Err(_) => {
+                    let seconds = self.timing.answer.as_secs_f32();
+                    let what = format!("the store took everything and gave no answer for {seconds} s");
+                    return Err(Broken(what));
+                }
+            },
+        };
+        self.rest(head, answers, request.method).await
+    }
+
+    async fn open(&self, place: &Place) -> Result<Box<dyn Socket>, Broken> {
+        let limit = self.timing.connect;
+        let connecting = timeout(limit, (self.connect)(place.host.clone(), place.port));
+        let seconds = limit.as_secs_f32();
+        let stream = match connecting.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(cause)) => return Err(Broken(format!("no connection: {cause}"))),
+            Err(_) => return Err(Broken(format!("no connection within {seconds} s"))),
+        };
+        let Some(tls) = self.tls.as_ref().filter(|_| place.secure) else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(place.host.clone())
+            .map_err(|_| Broken("its host is no name that a certificate could have".into()))?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
+        match timeout(limit, connector.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(Broken(format!("no TLS connection: {error}"))),
+            Err(_) => Err(Broken(format!("no TLS connection within {seconds} s"))),
+        }
+    }
+
+    async fn send_body(
+        &self,
+        writing: &mut WriteHalf<Box<dyn Socket>>,
+        body: &mut Body<'_>,
+    ) -> Result<(), Broken> {
+        while let Some(mut piece) =
+            body.next().await.map_err(|error| Broken(format!("its own data could not be read: {error}")))?
+        {
+            while !piece.is_empty() {
+                let written = self.in_time(writing.write(&piece)).await?;
+                if written == 0 {
+                    return Err(Broken("the connection broke: nothing more was taken".into()));
+                }
+                bytes::Buf::advance(&mut piece, written);
+                body.sent(written as u64);
+            }
+        }
+        self.in_time(writing.flush()).await
+    }
+
+    /// One step of sending. A slow store takes something now and then; one that takes nothing stands still.
+    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Result<T, Broken> {
+        match timeout(self.timing.stall, step).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Broken(format!("the connection broke: {error}"))),
+            Err(_) => {
+                let seconds = self.timing.stall.as_secs_f32();
+                Err(Broken(format!("the store took nothing for {seconds} s")))
+            }
+        }
+    }
+
+    /// The answer's body. Of a refusal, what can be had; of a success, all of it.
+    async fn rest(
+        &self,
+        mut answer: Answer,
+        mut answers: Answers,
+        method: &'static str,
+    ) -> Result<Answer, Broken> {
+        let whole = timeout(self.timing.answer, answers.body(&answer)).await;
+        match whole {
+            Ok(Ok(body)) => answer.body = body,
+            Ok(Err(broken)) if answer.is_success() && method == "POST" => return Err(broken),
+            Err(_) if answer.is_success() && method == "POST" => {
+                return Err(Broken("the store's answer did not end".into()));
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        Ok(answer)
+    }
+}
+
+fn head_of(request: &Request<'_>, asks: bool) -> zeroize::Zeroizing<String> {
+    let Place { authority, target, .. } = request.place;
+    let mut head = zeroize::Zeroizing::new(String::with_capacity(target.expose().len() + 512));
+    head.push_str(&format!("{} ", request.method));
+    head.push_str(target.expose());
+    head.push_str(&format!(" HTTP/1.1\r\nhost: {authority}\r\n"));
+    if let Some(content_type) = request.content_type {
+        head.push_str(&format!("content-type: {content_type}\r\n"));
+    }
+    if request.method != "DELETE" {
+        head.push_str(&format!("content-length: {}\r\n", request.body.len()));
+    }
+    if asks {
+        head.push_str("expect: 100-continue\r\n");
+    }
+    head.push_str("connection: close\r\n\r\n");
+    head
+}
+
+/// What comes back.
+struct Answers {
+    reading: ReadHalf<Box<dyn Socket>>,
+    bytes: Vec<u8>,
+}
+
+impl Answers {
+    /// The head of the next answer, an interim one too.
+    async fn head(&mut self) -> Result<Answer, Broken> {
+        loop {
+            if let Some((answer, len)) = head::parse(&self.bytes).map_err(|what| Broken(what.into()))? {
+                self.bytes.drain(..len);
+                return Ok(answer);
+            }
+            if self.bytes.len() > MAX_HEAD_LEN {
+                return Err(Broken("the store's answer was not HTTP".into()));
+            }
+            if self.more().await? == 0 {
+                let what = if self.bytes.is_empty() {
+                    "the store closed the connection without an answer"
+                } else {
+                    "the store's answer was not HTTP"
+                };
+                return Err(Broken(what.into()));
+            }
+        }
+    }
+
+    /// The head of the final answer.
+    async fn final_head(&mut self) -> Result<Answer, Broken> {
+        loop {
+            let answer = self.head().await?;
+            if answer.status >= 200 {
+                return Ok(answer);
+            }
+        }
+    }
+
+    async fn body(&mut self, answer: &Answer) -> Result<Vec<u8>, Broken> {
+        loop {
+            if let Some(body) = head::body_of(answer, &self.bytes, false) {
+                return Ok(body);
+            }
+            if self.bytes.len() > MAX_BODY_LEN {
+                return Err(Broken("the store's answer is too long".into()));
+            }
+            if self.more().await? == 0 {
+                let cut = || Broken("the store's answer was cut off".into());
+                return head::body_of(answer, &self.bytes, true).ok_or_else(cut);
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<usize, Broken> {
+        match self.reading.read_buf(&mut self.bytes).await {
+            Ok(read) => Ok(read),
+            // A peer that ends TLS without a goodbye has ended all the same: lengths tell what is missing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            Err(error) => Err(Broken(format!("the connection broke: {error}"))),
+        }
+    }
+}
+
+/// An answer from its text.
+#[cfg(test)]
+pub fn parsed(text: &str) -> Answer {
+    let (mut answer, len) = head::parse(text.as_bytes()).ok().flatten().unwrap_or_default();
+    answer.body = text.as_bytes().get(len..).unwrap_or_default().to_vec();
+    answer
+}

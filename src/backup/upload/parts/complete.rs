@@ -1,0 +1,167 @@
+//! The end of an upload in parts: the store puts them together, and says what it has.
+
+use super::super::UploadError;
+use super::super::answer::{Tried, element, error_code, is_passing, judge};
+use super::super::http::{Body, Request, Source};
+use super::super::place::Place;
+use super::super::retry::{MAX_MISMATCHES, Tries};
+use super::signed::Which;
+use super::{Parts, Stored};
+use crate::backup::error::RunError;
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use md5::{Digest, Md5};
+
+impl Parts {
+    /// Has the store put the parts together, and holds its answer against them.
+    ///
+    /// # Errors
+    /// [`RunError::Upload`]: the object is not in the store, or it cannot be told.
+    pub async fn complete(&self, parts: &[Stored]) -> Result<(), RunError> {
+        let source = Source::Memory(Bytes::from(list(parts)));
+        let mut tries = Tries::new(&self.options.timing);
+        let (mut refused, mut unclear) = (None, 0);
+        loop {
+            let found = self.signed.find(Which::Complete, refused).await?;
+            tries.count += 1;
+            let (why, retry_after) = match self.ask(&source, &found.place).await {
+                Tried::Done(answer) => match verdict(&answer.body, parts) {
+                    Verdict::Complete => return Ok(()),
+                    Verdict::Refused(what) => {
+                        return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
+                    }
+                    Verdict::Passing(why) => (why, None),
+                    Verdict::Unclear if unclear + 1 >= MAX_MISMATCHES => {
+                        let what = "its answer says neither that it did nor why not".to_owned();
+                        return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
+                    }
+                    Verdict::Unclear => {
+                        unclear += 1;
+                        ("the store's answer says nothing of the object".to_owned(), None)
+                    }
+                },
+                Tried::Final(error) => return Err(error.into()),
+                Tried::Expired(error) if refused == Some(found.renewals) => return Err(error.into()),
+                Tried::Expired(_) => {
+                    refused = Some(found.renewals);
+                    continue;
+                }
+                Tried::Again { why, retry_after, .. } => (why, retry_after),
+            };
+            if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
+                let last = tries.expired(&found.place.shown, found.deadline_ms);
+                self.signed.find(Which::Complete, Some(found.renewals)).await.map_err(|_| last)?;
+            }
+        }
+    }
+
+    async fn ask(&self, source: &Source, place: &Place) -> Tried {
+        let mut hash = Md5::new();
+        let body = Body::new(source, self.options.rate.clone(), &mut hash, &|_| {});
+        let content_type = place.signs_content_type.then_some("application/xml");
+        let request = Request { method: "POST", place, content_type, unasked: true, body };
+        match self.client.send(request).await {
+            Ok(answer) => judge(answer, place),
+            Err(broken) => Tried::again(broken.0),
+        }
+    }
+}
+
+/// What CompleteMultipartUpload takes.
+fn list(parts: &[Stored]) -> String {
+    let mut xml = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    for part in parts {
+        let etag = part.etag.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let number = part.number;
+        xml.push_str(&format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"));
+    }
+    xml.push_str("</CompleteMultipartUpload>");
+    xml
+}
+
+/// What the body of a 200 means: S3 begins to answer before it knows the end, so an error can come under it.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Complete,
+    Refused(String),
+    Passing(String),
+    Unclear,
+}
+
+fn verdict(body: &[u8], parts: &[Stored]) -> Verdict {
+    let text = String::from_utf8_lossy(body);
+    if text.contains("<Error>") {
+        let code = error_code(body).unwrap_or_else(|| "an error without a code".into());
+        return if is_passing(&code) {
+            Verdict::Passing(format!("the store answered 200, and in it {code}"))
+        } else {
+            Verdict::Refused(format!("it answered 200, and in it {code}"))
+        };
+    }
+    if !text.contains("CompleteMultipartUploadResult") {
+        return Verdict::Unclear;
+    }
+    match (element(body, "ETag").and_then(|etag| composite(&etag)), etag_of(parts)) {
+        (Some(given), Some(ours)) if given != ours => {
+            Verdict::Refused("its ETag is not that of the parts that were sent".into())
+        }
+        (Some(_) | None, Some(_) | None) => Verdict::Complete,
+    }
+}
+
+/// The ETag of an object in parts, where it looks like S3's: MD5, a dash, how many.
+fn composite(etag: &str) -> Option<String> {
+    let value = etag.trim().trim_matches('"').to_ascii_lowercase();
+    let (md5, count) = value.split_once('-')?;
+    let plain = md5.len() == 32 && HEXLOWER.decode(md5.as_bytes()).is_ok() && count.parse::<u32>().is_ok();
+    plain.then_some(value)
+}
+
+/// What it must be; None where a part's ETag was no MD5.
+fn etag_of(parts: &[Stored]) -> Option<String> {
+    let mut hash = Md5::new();
+    for part in parts {
+        hash.update(part.md5?);
+    }
+    Some(format!("{}-{}", HEXLOWER.encode(&hash.finalize()), parts.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> Vec<Stored> {
+        let md5 = |byte: u8| -> [u8; 16] { Md5::digest([byte]).into() };
+        let part = |number: u32| Stored { number, etag: "\"e&\"".into(), md5: Some(md5(number as u8)) };
+        vec![part(1), part(2)]
+    }
+
+    #[test]
+    fn the_list_names_every_part_in_order() {
+        let xml = list(&parts());
+        assert!(
+            xml.contains(
+                "<Part><PartNumber>1</PartNumber><ETag>\"e&amp;\"</ETag></Part><Part><PartNumber>2<"
+            )
+        );
+    }
+
+    #[test]
+    fn a_200_is_a_success_only_where_it_says_so() {
+        let result = |etag: &str| {
+            format!("<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
+        };
+        let right = etag_of(&parts()).unwrap();
+        for etag in [format!("&quot;{right}&quot;"), right, "\"opaque\"".into(), String::new()] {
+            assert_eq!(verdict(result(&etag).as_bytes(), &parts()), Verdict::Complete, "{etag}");
+        }
+        let wrong = format!("{}-2", "0".repeat(32));
+        assert!(matches!(verdict(result(&wrong).as_bytes(), &parts()), Verdict::Refused(_)));
+        let error = |code: &str| format!("<?xml?>\n<Error><Code>{code}</Code></Error>");
+        assert!(matches!(verdict(error("InternalError").as_bytes(), &parts()), Verdict::Passing(_)));
+        assert!(
+            matches!(verdict(error("InvalidPart").as_bytes(), &parts()), Verdict::Refused(what) if what.contains("InvalidPart"))
+        );
+        assert_eq!(verdict(b"", &parts()), Verdict::Unclear);
+    }
+}

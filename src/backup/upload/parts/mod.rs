@@ -1,0 +1,285 @@
+//! The object in parts (protocol section 5): each goes up by itself, several at once, each tried again by itself;
+//! then the store puts them together.
+//!
+//! Nothing of the object is on the disk while it is made: parts are held in memory only while they go up. Parts
+//! that are too large for that wait in unlinked files, a few at a time. From a spool, its pieces are the parts.
+
+mod complete;
+mod signed;
+mod sink;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use sink::{PartSink, PartWriter, SinkOptions};
+pub use size::Sizes;
+
+use super::answer::{Tried, judge, md5_of};
+use super::http::{Body, Client, Request, Source};
+use super::place::Place;
+use super::retry::{MAX_MISMATCHES, Tries};
+use super::{Options, UploadError};
+use crate::backup::deadline::upload_deadline_ms;
+use crate::backup::error::RunError;
+use crate::backup::ledger::Ledger;
+use crate::backup::progress::Progress;
+use crate::backup::spool::Spool;
+use crate::model::{RunOrder, unix_ms};
+use data_encoding::HEXLOWER;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use md5::{Digest, Md5};
+use signed::{Signed, Which};
+use sink::{Item, Part};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// A run that was cancelled has 2 s for everything; a store that does not take the abort by then cleans up by its
+/// own rules.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// A part that the store has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// From 1.
+    pub number: u32,
+    /// As the store gave it.
+    pub etag: String,
+    /// Of its bytes, where the store's ETag is one too.
+    pub md5: Option<[u8; 16]>,
+}
+
+/// An upload in parts that can begin.
+pub struct Parts {
+    client: Client,
+    signed: Signed,
+    options: Options,
+    progress: Progress,
+    offered_bytes: u64,
+    url_count: usize,
+    sent_bytes: Cell<u64>,
+    total_bytes: Cell<u64>,
+}
+
+impl Parts {
+    /// Checks the order's URLs and gets what connections need, before a byte is dumped. None where the server
+    /// offers no parts.
+    ///
+    /// # Errors
+    /// [`UploadError::BadUrl`], [`UploadError::Insecure`], [`UploadError::Roots`], [`UploadError::Expired`].
+    pub fn new(
+        order: &RunOrder,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Option<Self>, UploadError> {
+        let Some(multipart) = &order.multipart else { return Ok(None) };
+        let deadline_ms = upload_deadline_ms(order, unix_ms());
+        let place = Place::new(&multipart.complete_url, options.allow_insecure)?;
+        if unix_ms() >= deadline_ms {
+            return Err(Tries::new(&options.timing).expired(&place.shown, deadline_ms));
+        }
+        for url in &multipart.part_urls {
+            Place::new(url, options.allow_insecure)?;
+        }
+        // Over TLS where one of them is: a mixed list is a server's mistake, and each is checked by itself.
+        let secure = place.secure || !options.allow_insecure;
+        Ok(Some(Self {
+            client: Client::new(secure, options)?,
+            signed: Signed::new(multipart, deadline_ms, options, progress)?,
+            options: options.clone(),
+            progress: progress.clone(),
+            offered_bytes: multipart.part_size_bytes,
+            url_count: multipart.part_urls.len(),
+            sent_bytes: Cell::new(0),
+            total_bytes: Cell::new(0),
+        }))
+    }
+
+    /// What the server wishes of parts: bytes of each (0 leaves it to us), and how many URLs came.
+    pub fn offer(&self) -> (u64, usize) {
+        (self.offered_bytes, self.url_count)
+    }
+
+    /// Sends what comes, until the object is whole or void. None where the dump ended before its end.
+    ///
+    /// # Errors
+    /// [`RunError::Upload`]
+    pub async fn send_all(&self, mut items: mpsc::Receiver<Item>) -> Result<Option<Vec<Stored>>, RunError> {
+        let mut going = FuturesUnordered::new();
+        let mut stored = Vec::new();
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                done = going.next(), if !going.is_empty() => if let Some(done) = done {
+                    stored.push(done?);
+                    if !open && going.is_empty() {
+                        return Ok(Some(in_order(stored)));
+                    }
+                },
+                item = items.recv(), if open => match item {
+                    Some(Item::Part(part)) => going.push(self.send_part(part)),
+                    Some(Item::Restart) => {
+                        going = FuturesUnordered::new();
+                        stored.clear();
+                    }
+                    Some(Item::End) => {
+                        open = false;
+                        if going.is_empty() {
+                            return Ok(Some(in_order(stored)));
+                        }
+                    }
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// Sends the spool's pieces, but for those that the ledger has.
+    ///
+    /// # Errors
+    /// [`RunError::Upload`], [`RunError::Spool`].
+    pub async fn send_spool(
+        &self,
+        spool: &Spool,
+        size_bytes: u64,
+        ledger: &mut Ledger,
+    ) -> Result<Vec<Stored>, RunError> {
+        let sizes = Sizes::new(self.offered_bytes, self.url_count, size_bytes);
+        let part_bytes = ledger.begin_upload(&self.signed_id(), sizes.part_bytes)?;
+        let file = Arc::new(spool.reader()?);
+        let mut stored = ledger.stored();
+        self.total_bytes.set(size_bytes);
+        let count = u32::try_from(size_bytes.div_ceil(part_bytes)).unwrap_or(u32::MAX);
+        let mut waiting = (1..=count)
+            .filter(|number| !stored.iter().any(|part| part.number == *number))
+            .collect::<Vec<_>>()
+            .into_iter();
+        if !stored.is_empty() {
+            tracing::info!(parts = stored.len(), "parts that the store has already are not sent again");
+        }
+        self.sent_bytes.set(part_bytes.saturating_mul(stored.len() as u64));
+        let mut going = FuturesUnordered::new();
+        loop {
+            while going.len() < sizes.parallel
+                && let Some(number) = waiting.next()
+            {
+                let offset = u64::from(number - 1) * part_bytes;
+                let len = part_bytes.min(size_bytes - offset);
+                let source = Source::File { file: Arc::clone(&file), offset, len };
+                going.push(self.send_part(Arc::new(Part::of_spool(number, source))));
+            }
+            let Some(done) = going.next().await else { return Ok(in_order(stored)) };
+            let part = done?;
+            ledger.note(&part);
+            stored.push(part);
+        }
+    }
+
+    fn signed_id(&self) -> String {
+        self.signed.upload_id().to_owned()
+    }
+
+    /// One part, until the store has it.
+    async fn send_part(&self, part: Arc<Part>) -> Result<Stored, RunError> {
+        let mut tries = Tries::new(&self.options.timing);
+        let mut refused = None;
+        loop {
+            let found = self.signed.find(Which::Part(part.number), refused).await?;
+            tries.count += 1;
+            let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
+                Ok(stored) => return Ok(stored),
+                Err(Tried::Final(UploadError::Mismatch { place, what })) => {
+                    tries.mismatches += 1;
+                    if tries.mismatches >= MAX_MISMATCHES {
+                        return Err(UploadError::Mismatch { place, what }.into());
+                    }
+                    (what, None)
+                }
+                Err(Tried::Final(error)) => return Err(error.into()),
+                Err(Tried::Expired(error)) if refused == Some(found.renewals) => return Err(error.into()),
+                Err(Tried::Expired(error)) => {
+                    tracing::info!(part = part.number, %error, "a part's URL is too old");
+                    refused = Some(found.renewals);
+                    continue;
+                }
+                Err(Tried::Again { why, retry_after, unasked }) => {
+                    tries.unasked |= unasked;
+                    (why, retry_after)
+                }
+                Err(Tried::Done(_)) => ("the store's answer could not be used".to_owned(), None),
+            };
+            if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
+                // Fresh URLs, or the reason of the last try.
+                let last = tries.expired(&found.place.shown, found.deadline_ms);
+                self.signed.find(Which::Part(part.number), Some(found.renewals)).await.map_err(|_| last)?;
+            }
+        }
+    }
+
+    async fn attempt(&self, part: &Part, place: &Place, unasked: bool) -> Result<Stored, Tried> {
+        let mut hash = Md5::new();
+        let mine = Cell::new(0);
+        let moved = |bytes| {
+            mine.set(mine.get() + bytes);
+            self.sent_bytes.set(self.sent_bytes.get() + bytes);
+            if self.total_bytes.get() > 0 {
+                self.progress.uploading(self.sent_bytes.get(), self.total_bytes.get());
+            }
+        };
+        let body = Body::new(&part.source, self.options.rate.clone(), &mut hash, &moved);
+        let content_type = place.signs_content_type.then_some("application/octet-stream");
+        let request = Request { method: "PUT", place, content_type, unasked, body };
+        let sent = self.client.send(request).await;
+        let answer = match sent.map_err(|broken| Tried::again(broken.0)).map(|answer| judge(answer, place)) {
+            Ok(Tried::Done(answer)) if mine.get() == part.source.len() => answer,
+            other => {
+                self.sent_bytes.set(self.sent_bytes.get().saturating_sub(mine.get()));
+                return Err(match other {
+                    Ok(Tried::Done(_)) => Tried::again("the store said that it has everything before it had"),
+                    Ok(tried) | Err(tried) => tried,
+                });
+            }
+        };
+        let Some(etag) = answer.header("etag").filter(|etag| !etag.is_empty()).map(str::to_owned) else {
+            let what = "it gave no ETag for a part, without which no upload can be completed; let what stands before the store pass it".into();
+            return Err(Tried::Final(UploadError::NotCompleted { place: place.shown.clone(), what }));
+        };
+        let sum: [u8; 16] = hash.finalize().into();
+        let md5 = match md5_of(&answer) {
+            Some(md5) if md5 != HEXLOWER.encode(&sum) => {
+                let what = format!("the ETag of part {} is not the MD5 of what was sent", part.number);
+                return Err(Tried::Final(UploadError::Mismatch { place: place.shown.clone(), what }));
+            }
+            Some(_) => Some(sum),
+            None => None,
+        };
+        Ok(Stored { number: part.number, etag, md5 })
+    }
+
+    /// Gives the upload up at the store: what it has of it costs money until then.
+    pub async fn abort(&self) {
+        let Some(place) = self.signed.abort() else { return };
+        let (source, mut hash) = (Source::Memory(Default::default()), Md5::new());
+        let body = Body::new(&source, self.options.rate.clone(), &mut hash, &|_| {});
+        let request = Request { method: "DELETE", place: &place, content_type: None, unasked: true, body };
+        let what = match timeout(ABORT_LIMIT, self.client.send(request)).await {
+            Ok(Ok(answer)) if answer.is_success() || answer.status == 404 => {
+                tracing::info!(place = %place.shown, "upload in parts given up");
+                return;
+            }
+            Ok(Ok(answer)) => format!("it answered {}", answer.status),
+            Ok(Err(broken)) => broken.0,
+            Err(_) => "it did not answer in time".to_owned(),
+        };
+        tracing::warn!(place = %place.shown, error = %what, "an unfinished upload stays at the store: its own rules must remove it");
+    }
+}
+
+fn in_order(mut stored: Vec<Stored>) -> Vec<Stored> {
+    stored.sort_by_key(|part| part.number);
+    stored
+}

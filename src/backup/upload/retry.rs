@@ -1,0 +1,79 @@
+//! Trying again: waits that grow, the store's own wishes, the end of the URL's life.
+
+use super::{Timing, UploadError};
+use crate::backup::deadline::expiry_text;
+use crate::model::unix_ms;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use std::time::Duration;
+
+/// A store that asks for more patience than this gets this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+
+/// A store whose checksum differs so often has another idea of the object than we do.
+pub const MAX_MISMATCHES: u32 = 3;
+
+/// The tries of one request.
+pub struct Tries {
+    waits: ExponentialBackoff,
+    longest: Duration,
+    /// Of the store not asked before the body any more.
+    pub unasked: bool,
+    /// Made so far.
+    pub count: u32,
+    /// How many of them ended with another checksum than ours.
+    pub mismatches: u32,
+    last: String,
+}
+
+impl Tries {
+    /// None made.
+    pub fn new(timing: &Timing) -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(timing.first_wait)
+            .with_max_delay(timing.longest_wait)
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        Self {
+            waits,
+            longest: timing.longest_wait,
+            unasked: false,
+            count: 0,
+            mismatches: 0,
+            last: String::new(),
+        }
+    }
+
+    /// Waits before the next try. False where the URL does not live so long.
+    pub async fn pause(
+        &mut self,
+        place: &str,
+        why: String,
+        retry_after: Option<Duration>,
+        deadline_ms: u64,
+    ) -> bool {
+        let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let wait = self.waits.next().unwrap_or(self.longest).max(asked);
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let in_time = unix_ms().saturating_add(wait_ms) < deadline_ms;
+        if in_time {
+            tracing::warn!(place, tries = self.count, wait_ms, error = %why, "upload failed, trying again");
+        }
+        self.last = why;
+        if in_time {
+            tokio::time::sleep(wait).await;
+        }
+        in_time
+    }
+
+    /// Why it ends with the life of the URL.
+    pub fn expired(&self, place: &str, deadline_ms: u64) -> UploadError {
+        UploadError::Expired {
+            place: place.to_owned(),
+            at: expiry_text(deadline_ms),
+            tries: self.count,
+            last: self.last.clone(),
+        }
+    }
+}
