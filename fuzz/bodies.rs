@@ -36,15 +36,14 @@ pub fn envelope(data: &[u8]) {
     assert_eq!(wire::decode(&again).expect("what was encoded decodes").encode_to_vec(), again);
     let Some(payload) = envelope.payload else { return };
     let _ = wire::class_of(&payload);
-    match payload {
-        Payload::ConfigUpdate(update) => drop(update.config.map(|config| wire::convert::plan(&config))),
-        Payload::RegisterAck(ack) => drop(ack.config.map(|config| wire::convert::plan(&config))),
-        Payload::RunBackup(order) => {
-            if let Ok(order) = wire::convert::run_order(order) {
-                assert!(!order.run_id.as_str().is_empty(), "a run without a name");
-            }
-        }
-        _ => {}
+    if let Payload::ConfigUpdate(update) = payload {
+        drop(update.config.map(|config| wire::convert::plan(&config)));
+    } else if let Payload::RegisterAck(ack) = payload {
+        drop(ack.config.map(|config| wire::convert::plan(&config)));
+    } else if let Payload::RunBackup(order) = payload
+        && let Ok(order) = wire::convert::run_order(order)
+    {
+        assert!(!order.run_id.as_str().is_empty(), "a run without a name");
     }
 }
 
@@ -92,16 +91,13 @@ pub fn session(data: &[u8]) {
         };
         for action in &actions {
             assert_eq!(down, 0, "nothing follows Down: {action:?}");
-            match action {
-                Action::Established { .. } => established += 1,
-                Action::Down(_) => down += 1,
-                Action::Acked { seq, .. } => {
-                    assert!(confirms == Confirms::Acks && *seq < 4, "nobody sent {seq} to be acknowledged");
-                }
-                Action::Deliver { .. } | Action::AckPing { .. } | Action::Refuse { .. } => {
-                    assert_eq!(established, 1, "nobody is served before registration");
-                }
-                _ => {}
+            established += u32::from(matches!(action, Action::Established { .. }));
+            down += u32::from(matches!(action, Action::Down(_)));
+            if let Action::Acked { seq, .. } = action {
+                assert!(confirms == Confirms::Acks && *seq < 4, "nobody sent {seq} to be acknowledged");
+            }
+            if matches!(action, Action::Deliver { .. } | Action::AckPing { .. } | Action::Refuse { .. }) {
+                assert_eq!(established, 1, "nobody is served before registration");
             }
         }
         assert!(established <= 1 && down <= 1);

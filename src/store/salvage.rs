@@ -235,7 +235,8 @@ fn account(
 
     let reserved =
         values.get(meta::SEQ).and_then(|value| value.first_chunk()).map_or(0, |seq| u64::from_le_bytes(*seq));
-    let seq_is_known = !lost.values.iter().any(|name| name == meta::SEQ);
+    // Every file in use has one: where it is missing, it went with the damage, though the table shows no gap.
+    let seq_is_known = values.contains_key(meta::SEQ);
     let highest = scanned.highest_seq.max(swept.highest_seq).max(reserved);
     // A reservation from the raw bytes may be an old one.
     new.put_next_seq(if seq_is_known { highest.max(1) } else { unused_seq(highest, unix_ms()) })?;

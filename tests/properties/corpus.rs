@@ -9,8 +9,10 @@ use std::path::Path;
 /// Of the whole corpus: it is read by everybody who clones this.
 const MAX_CORPUS_BYTES: u64 = 1024 * 1024;
 
+type Body = fn(&[u8]);
+
 /// Every target, as it is called in `fuzz/Cargo.toml`.
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+const TARGETS: [(&str, Body); 9] = [
     ("envelope", bodies::envelope),
     ("session", bodies::session),
     ("frame_guard", bodies::frame_guard),
