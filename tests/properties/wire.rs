@@ -63,6 +63,17 @@ fn goldens() -> Vec<(&'static str, Payload, &'static str)> {
             include_str!("../data/wire/config_update.hex"),
         ),
         ("run_backup", Payload::RunBackup(values::run_backup()), include_str!("../data/wire/run_backup.hex")),
+        // Not rewritten with the others: what was deployed stays as it is.
+        (
+            "run_backup_deployed",
+            Payload::RunBackup(values::deployed_run_backup()),
+            include_str!("../data/wire/run_backup_deployed.hex"),
+        ),
+        (
+            "upload_urls_request",
+            Payload::UploadUrlsRequest(values::upload_urls_request()),
+            include_str!("../data/wire/upload_urls_request.hex"),
+        ),
         ("cancel_job", Payload::CancelJob(values::cancel_job()), include_str!("../data/wire/cancel_job.hex")),
         (
             "run_health_check",
@@ -145,9 +156,9 @@ fn what_a_newer_peer_adds_does_no_harm() {
     let mut newer = encode_whole(&value);
     newer.extend([0x9a, 0x06, 0x03, b'n', b'e', b'w']);
     assert_eq!(decode(&newer).unwrap(), value);
-    // Field 10 of S3UploadCreds, where multipart uploads will be.
+    // Field 20 of S3UploadCreds, a number.
     let mut creds = values::s3_upload_creds().encode_to_vec();
-    creds.extend([0x50, 0x80, 0x80, 0x40]);
+    creds.extend([0xa0, 0x01, 0x80, 0x80, 0x40]);
     assert_eq!(v1::S3UploadCreds::decode(&creds[..]).unwrap(), values::s3_upload_creds());
     // The reserved payload, and one that nobody has thought of.
     for unknown in [[0xba, 0x03, 0x00], [0xa2, 0x06, 0x00]] {

@@ -235,15 +235,42 @@ pub fn run_backup() -> v1::RunBackup {
 
 pub fn s3_upload_creds() -> v1::S3UploadCreds {
     v1::S3UploadCreds {
-        presigned_put_url: t("S3UploadCreds.presigned_put_url"),
-        expires_at_ms: U64 + 2,
-        final_s3_key: t("S3UploadCreds.final_s3_key"),
-        part_size_bytes: U64 + 3,
-        presigned_part_urls: vec![t("S3UploadCreds.presigned_part_urls"), String::new()],
+        part_size_bytes: U64 + 10,
+        presigned_part_urls: vec![
+            t("S3UploadCreds.presigned_part_urls[0]"),
+            t("S3UploadCreds.presigned_part_urls[1]"),
+        ],
         presigned_complete_url: t("S3UploadCreds.presigned_complete_url"),
         presigned_abort_url: t("S3UploadCreds.presigned_abort_url"),
         multipart_upload_id: t("S3UploadCreds.multipart_upload_id"),
-        first_part_number: 16,
+        first_part_number: 315,
+        ..deployed_upload_creds()
+    }
+}
+
+/// As control planes without multipart uploads send it.
+fn deployed_upload_creds() -> v1::S3UploadCreds {
+    v1::S3UploadCreds {
+        presigned_put_url: t("S3UploadCreds.presigned_put_url"),
+        expires_at_ms: U64 + 2,
+        final_s3_key: t("S3UploadCreds.final_s3_key"),
+        ..v1::S3UploadCreds::default()
+    }
+}
+
+/// As control planes without multipart uploads send it.
+pub fn deployed_run_backup() -> v1::RunBackup {
+    v1::RunBackup { upload_creds: Some(deployed_upload_creds()), ..run_backup() }
+}
+
+pub fn upload_urls_request() -> v1::UploadUrlsRequest {
+    v1::UploadUrlsRequest {
+        job_id: t("UploadUrlsRequest.job_id"),
+        run_id: t("UploadUrlsRequest.run_id"),
+        s3_key: t("UploadUrlsRequest.s3_key"),
+        multipart_upload_id: t("UploadUrlsRequest.multipart_upload_id"),
+        first_part_number: 305,
+        part_count: 306,
     }
 }
 

@@ -84,7 +84,15 @@ MESSAGES = {
         "job_id:string=1 run_id:string=2 manual_trigger:bool=3 upload_creds:S3UploadCreds=4 "
         "encrypted_dek:bytes=5"
     ),
-    "S3UploadCreds": "presigned_put_url:string=1 expires_at_ms:uint64=2 final_s3_key:string=3",
+    "S3UploadCreds": (
+        "presigned_put_url:string=1 expires_at_ms:uint64=2 final_s3_key:string=3 part_size_bytes:uint64=10 "
+        "presigned_part_urls:*string=11 presigned_complete_url:string=12 presigned_abort_url:string=13 "
+        "multipart_upload_id:string=14 first_part_number:uint32=15"
+    ),
+    "UploadUrlsRequest": (
+        "job_id:string=1 run_id:string=2 s3_key:string=3 multipart_upload_id:string=4 "
+        "first_part_number:uint32=5 part_count:uint32=6"
+    ),
     "S3DownloadCreds": "presigned_get_url:string=1 expires_at_ms:uint64=2 s3_key:string=3",
     "CancelJob": "job_id:string=1",
     "RunHealthCheck": "check_id:string=1",
@@ -109,6 +117,7 @@ PAYLOADS = {
     "log": ("LogEvent", 16),
     "restore_update": ("RestoreUpdate", 17),
     "ack": ("Ack", 18),
+    "upload_urls_request": ("UploadUrlsRequest", 30),
     "register_ack": ("RegisterAck", 50),
     "config_update": ("ConfigUpdate", 51),
     "run_backup": ("RunBackup", 52),
