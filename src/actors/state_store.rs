@@ -148,12 +148,15 @@ impl StateStore {
         };
         let status = store.status();
         report(&status);
+        let written = failed.is_none();
         if status.write_error.is_some() {
             trouble = failed.or(trouble);
         }
         self.note(trouble, ctx);
-        if removes {
+        if written {
             self.look_for_room(ctx);
+        }
+        if removes {
             self.tidy_later(ctx);
         }
     }

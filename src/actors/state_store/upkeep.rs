@@ -92,8 +92,8 @@ impl StateStore {
         self.tell_room();
     }
 
-    /// Whether what keeps new work out is over: asked at intervals, when something left the file, and when a failed
-    /// write keeps out work that is asked for now.
+    /// Whether what keeps new work out is over: asked at intervals, after a write that went well, and when a failed
+    /// one keeps out work that is asked for now.
     pub(super) fn look_for_room(&mut self, ctx: &mut Context<Self>) {
         let unsure = self.upkeep.write_trouble().is_some();
         let Some(store) = self.store.as_mut().filter(|_| self.upkeep.trouble.is_some()) else { return };
