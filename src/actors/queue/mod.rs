@@ -17,7 +17,7 @@
 //! | `trouble` | new work is refused while the disk has no room for it |
 //! | `link`, `waiting` | a link; who waits for an answer |
 //!
-//! None of the first four calls another: what changed one's state is told by [`Queue::go_on`], and all of
+//! None of the first four calls another: what changed one's state is told by `Queue::go_on`, and all of
 //! them look at once, after everything that waits in the mailbox.
 
 mod backlog;

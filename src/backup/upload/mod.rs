@@ -2,11 +2,11 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`place`] | a presigned URL, taken apart |
-//! | [`http`] | one request over a connection of its own |
-//! | [`answer`], [`retry`] | what an answer means; when to try again |
-//! | [`fresh`] | URLs that have expired are replaced |
-//! | [`put`] | the object by one PUT |
+//! | `place` | a presigned URL, taken apart |
+//! | `http` | one request over a connection of its own |
+//! | `answer`, `retry` | what an answer means; when to try again |
+//! | `fresh` | URLs that have expired are replaced |
+//! | `put` | the object by one PUT |
 //! | [`parts`] | the object in parts, while it is made or from the spool |
 //!
 //! No error here carries a URL's query: it is the authorisation. Host and path are all that is told.
