@@ -167,7 +167,7 @@ pub fn token(data: &[u8]) {
 
 /// A configuration file: valid, or faults that each fit on a line and show no agent key.
 pub fn settings(data: &[u8]) {
-    const SECRET: &str = "bkpy_live_0123456789abcdefghijABCDEFGHIJ01";
+    const SECRET: &str = "bkpy_test_0123456789abcdefghijABCDEFGHIJ01";
     let dir = state::memory();
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, data).unwrap();
