@@ -16,6 +16,8 @@ mod dial;
 mod killed;
 mod kit;
 #[cfg(feature = "control-plane")]
+mod plane_acks;
+#[cfg(feature = "control-plane")]
 mod plane_cli;
 #[cfg(feature = "control-plane")]
 mod plane_kit;
