@@ -13,6 +13,7 @@
 //! ciphertext touches the disk. Nothing here knows of the control plane's connection: a run goes on without it.
 
 pub mod cancel;
+mod child;
 mod deadline;
 pub mod drivers;
 mod dump;
@@ -22,6 +23,7 @@ pub mod hooks;
 mod job;
 mod keep;
 mod ledger;
+mod mask;
 mod outlet;
 mod pack;
 mod pipe;
@@ -39,6 +41,7 @@ mod urls;
 mod verify;
 
 pub use cancel::{Cancel, CancelOnDrop};
+pub use child::Manners;
 pub use deadline::{UNDATED_LIFE, expiry_text, upload_deadline_ms};
 pub use dump::Dumped;
 pub use error::RunError;

@@ -3,7 +3,7 @@
 use crate::common;
 use crate::store::Store;
 use backupy_agent::backup::drivers::{Host, Tools};
-use backupy_agent::backup::{Cancel, Job, Options, Progress, Rate, Room, execute, hooks, upload};
+use backupy_agent::backup::{Cancel, Job, Manners, Options, Progress, Rate, Room, execute, hooks, upload};
 use backupy_agent::model::{Completed, Compression, JobSpec, RunOrder, RunOutcome, TargetSpec, unix_ms};
 use backupy_agent::object::{Opener, Order};
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ impl Site {
             zstd_level: 1,
             threads: 1,
             room: Room::default(),
-            host: Host { tools, nice: 5, idle_io: false },
+            host: Host { tools, manners: Manners { nice: 5, idle_io: false } },
             hooks: hooks::Options::default(),
             read_rate: Rate::default(),
             upload: upload::Options {

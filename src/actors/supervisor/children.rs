@@ -73,8 +73,7 @@ impl Children {
             room: backup::Room { min_free_bytes: state.min_free_bytes, ..backup::Room::default() },
             host: backup::drivers::Host {
                 tools: backup::drivers::Tools::default(),
-                nice: backup.nice,
-                idle_io: backup.idle_io,
+                manners: backup::Manners { nice: backup.nice, idle_io: backup.idle_io },
             },
             read_rate: backup::Rate::new(backup.max_read_bytes_per_sec),
             upload: backup::upload::Options {

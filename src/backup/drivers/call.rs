@@ -1,6 +1,8 @@
 //! What is started: a program, its arguments as a list, an environment of its own.
 
-use super::tools::{self, Tools};
+use super::tools::Tools;
+use crate::backup::child::{self, Manners};
+use crate::backup::mask::Mask;
 use crate::model::Secret;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -19,10 +21,8 @@ const LOCALE: &str = "C.UTF-8";
 pub struct Host {
     /// Where tools are looked for.
     pub tools: Tools,
-    /// `backup.nice`: 0 to 19, added to the agent's own.
-    pub nice: u8,
-    /// `backup.idle_io`: tools read the disk only when nobody else does.
-    pub idle_io: bool,
+    /// `backup.nice` and `backup.idle_io`.
+    pub manners: Manners,
 }
 
 /// A tool about to be started.
@@ -32,8 +32,7 @@ pub struct Call {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     secrets: Vec<Secret>,
-    nice: u8,
-    idle_io: bool,
+    manners: Manners,
 }
 
 impl Call {
@@ -47,8 +46,7 @@ impl Call {
             args: Vec::new(),
             env: inherited.chain(locale).collect(),
             secrets: Vec::new(),
-            nice: host.nice,
-            idle_io: host.idle_io,
+            manners: host.manners,
         }
     }
 
@@ -83,32 +81,14 @@ impl Call {
     }
 
     /// What its errors must not show.
-    pub fn secrets(&self) -> &[Secret] {
-        &self.secrets
+    pub fn mask(&self) -> Mask {
+        Mask::of(&self.secrets)
     }
 
-    /// The command: each of the programs before the tool becomes the next one, so that its number is the tool's.
+    /// The command.
     pub fn command(&self) -> Command {
-        let mut argv: Vec<OsString> = Vec::new();
-        if self.nice > 0
-            && let Some(nice) = tools::of_the_system("nice")
-        {
-            argv.extend([nice.into(), "-n".into(), self.nice.to_string().into()]);
-        }
-        if self.idle_io
-            && let Some(ionice) = tools::of_the_system("ionice")
-        {
-            // -t: a host that does not allow it still gets its backup.
-            argv.extend([ionice.into(), "-t".into(), "-c".into(), "3".into()]);
-        }
-        if let Some(setpriv) = tools::of_the_system("setpriv") {
-            argv.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
-        }
-        argv.push(self.program.clone().into());
-        argv.extend(self.args.iter().cloned());
-        let mut argv = argv.into_iter();
-        let mut command = Command::new(argv.next().unwrap_or_default());
-        command.args(argv).env_clear().envs(self.env.iter().cloned());
+        let mut command = child::command(self.manners, &self.program, self.args.iter().cloned());
+        command.envs(self.env.iter().cloned());
         command
     }
 }

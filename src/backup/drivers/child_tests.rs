@@ -1,6 +1,5 @@
 use super::*;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 fn shell(script: &str) -> Call {
     Call::new(&super::super::Host::default(), "sh", PathBuf::from("/bin/sh")).args(["-c", script])
@@ -109,37 +108,4 @@ fn a_wrong_dump_of_a_tool_that_then_fails_is_told_by_its_own_words() {
     let endless = shell("while :; do echo hello; done");
     let error = Child::start(&endless).unwrap().pump(Patience::from(&cancel), form).unwrap_err();
     assert!(error.to_string().ends_with("it is no X"), "{error}");
-}
-
-#[test]
-fn a_tool_dies_with_its_parent_and_is_nice() {
-    let host = super::super::Host { nice: 7, idle_io: true, ..Default::default() };
-    let call = Call::new(&host, "sh", PathBuf::from("/bin/sh")).args(["-c", "nice; ionice"]);
-    let said = String::from_utf8(pump(&call, &Cancel::new()).unwrap()).unwrap();
-    let mut lines = said.lines();
-    let own = Command::new("nice").output().unwrap().stdout;
-    let own: i32 = String::from_utf8(own).unwrap().trim().parse().unwrap();
-    assert_eq!(lines.next().unwrap().parse::<i32>().unwrap(), (own + 7).min(19), "{said}");
-    assert_eq!(lines.next(), Some("idle"), "{said}");
-
-    // A parent that is killed and cannot clean up: another process of this test's own.
-    let tool = shell("exec sleep 600").command();
-    let argv: Vec<_> = std::iter::once(tool.get_program()).chain(tool.get_args()).collect();
-    assert!(Path::new(argv[0]).ends_with("setpriv"), "{argv:?}");
-    let mut parent = Command::new("/bin/sh");
-    parent.args(["-c", "\"$@\" & echo $!; wait", "sh"]).args(&argv).stdout(Stdio::piped());
-    let mut parent = parent.spawn().unwrap();
-    let mut line = String::new();
-    let mut out = io::BufReader::new(parent.stdout.take().unwrap());
-    io::BufRead::read_line(&mut out, &mut line).unwrap();
-    let pid: u32 = line.trim().parse().unwrap();
-    let end = Instant::now() + Duration::from_secs(10);
-    let is_tool = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|cmd| cmd.starts_with(b"sleep"));
-    while !is_tool() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(is_tool());
-    parent.kill().unwrap();
-    parent.wait().unwrap();
-    assert!(gone(pid));
 }

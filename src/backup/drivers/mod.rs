@@ -12,7 +12,6 @@ pub mod private;
 mod redis;
 mod secret;
 mod sqlite;
-mod tail;
 mod tools;
 
 pub use call::Host;

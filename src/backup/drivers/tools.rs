@@ -70,14 +70,6 @@ impl Tools {
     }
 }
 
-/// A program of the system itself, wherever the `PATH` leads. Not one of busybox, whose options are fewer.
-pub fn of_the_system(tool: &str) -> Option<PathBuf> {
-    let found =
-        ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|file| is_program(file))?;
-    let real = found.canonicalize().ok()?;
-    (real.file_name() == Some(OsStr::new(tool))).then_some(real)
-}
-
 fn is_program(file: &Path) -> bool {
     file.is_file() && access(file, AccessFlags::X_OK).is_ok()
 }

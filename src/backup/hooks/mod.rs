@@ -3,7 +3,6 @@
 //! A pre-hook that fails fails the run before its dump. Post-hooks run whatever became of the run, and only warn.
 //! Everything is bounded: how many, how long, how much of their output is kept.
 
-mod scrub;
 mod shell;
 #[cfg(test)]
 mod tests;
@@ -11,13 +10,14 @@ mod tests;
 use super::cancel::Cancel;
 use super::error::RunError;
 use super::job::Job;
+use super::mask::Mask;
 use super::progress::Progress;
 use super::thread::on_thread;
 use crate::model::{JobSpec, RunOutcome};
-use scrub::Scrubber;
 use shell::{End, Ran};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 /// Before a run, and as many after it.
@@ -118,14 +118,14 @@ pub struct Hooks<'a> {
     options: Options,
     progress: &'a Progress,
     cancel: &'a Cancel,
-    scrubber: Scrubber,
+    mask: Mask,
     used: Duration,
 }
 
 impl<'a> Hooks<'a> {
     /// Of that run.
     pub fn new(job: &'a Job, options: &Options, progress: &'a Progress, cancel: &'a Cancel) -> Self {
-        Self { job, options: *options, progress, cancel, scrubber: Scrubber::of(job), used: Duration::ZERO }
+        Self { job, options: *options, progress, cancel, mask: Mask::of_run(job), used: Duration::ZERO }
     }
 
     /// Runs the pre-hooks, one after the other.
@@ -197,7 +197,8 @@ impl<'a> Hooks<'a> {
         tracing::info!(run_id = %self.job.order.run_id, limit_s = limit.as_secs(), "{place} begins");
         let environment = self.environment(place, outcome);
         let text = text.to_owned();
-        let running = on_thread("run-hook", move || shell::run(&text, &environment, limit, &stop));
+        let mask = self.mask.clone();
+        let running = on_thread("run-hook", move || shell::run(&text, &environment, mask, limit, &stop));
         let died = || io::Error::other("its thread ended without a result");
         let ran = running.map_err(|error| io::Error::other(error.to_string()))?.await.map_err(|_| died())?;
         if let Ok(ran) = &ran {
@@ -211,11 +212,9 @@ impl<'a> Hooks<'a> {
         let run_id = &self.job.order.run_id;
         let (why, mut fields) = match ran {
             Ok(ran) => {
-                let output = self.scrubber.scrub(&String::from_utf8_lossy(&ran.output));
-                let missing = ran.output_bytes.saturating_sub(ran.output.len() as u64);
-                let output = match missing {
-                    0 => output,
-                    bytes => format!("({bytes} bytes before this were not kept)\n{output}"),
+                let output = match ran.lost_len {
+                    0 => ran.output.clone(),
+                    bytes => format!("({bytes} bytes before this were not kept)\n{}", ran.output),
                 };
                 let took = ("duration_ms", ran.took.as_millis().to_string());
                 (failure(ran.end, limit), vec![took, ("output", output)])
@@ -289,9 +288,11 @@ impl std::fmt::Display for Place {
 /// Why a hook failed; None where it did not.
 fn failure(end: End, limit: Duration) -> Option<String> {
     match end {
-        End::Code(0) => None,
-        End::Code(code) => Some(format!("failed: it ended with exit code {code}")),
-        End::Signal(signal) => Some(format!("failed: signal {signal} ended it")),
+        End::Exit(status) if status.success() => None,
+        End::Exit(status) => Some(match (status.code(), status.signal()) {
+            (Some(code), _) => format!("failed: it ended with exit code {code}"),
+            (None, signal) => format!("failed: signal {} ended it", signal.unwrap_or_default()),
+        }),
         End::TimedOut => Some(format!(
             "failed: it did not end within {} s and was killed; hooks.timeout on the agent's host sets the limit",
             limit.as_secs_f32()
