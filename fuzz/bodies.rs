@@ -37,9 +37,9 @@ pub fn envelope(data: &[u8]) {
     let Some(payload) = envelope.payload else { return };
     let _ = wire::class_of(&payload);
     if let Payload::ConfigUpdate(update) = payload {
-        drop(update.config.map(|config| wire::convert::plan(&config)));
+        drop(update.config.map(wire::convert::plan));
     } else if let Payload::RegisterAck(ack) = payload {
-        drop(ack.config.map(|config| wire::convert::plan(&config)));
+        drop(ack.config.map(wire::convert::plan));
     } else if let Payload::RunBackup(order) = payload
         && let Ok(order) = wire::convert::run_order(order)
     {

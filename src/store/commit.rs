@@ -5,7 +5,7 @@ use super::finished::FinishedRuns;
 use super::live::{Access, begin};
 use super::quarantine::{Quarantined, Shelf, Why};
 use super::schema::{META, OUTBOX, RUNS, meta, outbox_place, record_bytes};
-use super::seal::Sealer;
+use super::seal::{OVERHEAD_BYTES, Sealer};
 use super::{Change, Dropped, OutboxRecord, Store, StoreError};
 use crate::model::{MessageKind, RunRecord, unix_ms};
 use redb::{AccessGuard, Database, ReadableTable, Table};
@@ -127,8 +127,7 @@ impl Tables<'_> {
             Change::Remove(seqs) => self.remove(seqs),
             Change::SetAside(seqs) => self.set_aside(seqs),
             Change::PutDropped(Dropped { logs, health_results }) => {
-                let content = [logs.to_le_bytes(), health_results.to_le_bytes()].concat();
-                self.put_meta(meta::DROPPED, &content)
+                self.put_meta(meta::DROPPED, &[&logs.to_le_bytes(), &health_results.to_le_bytes()])
             }
             Change::PutRun(record) => self.put_run(record, runs),
             Change::ForgetRun(run_id) => {
@@ -137,9 +136,9 @@ impl Tables<'_> {
                 Ok(())
             }
             Change::PutConfig { version, config } => {
-                self.put_meta(meta::CONFIG, &[&version.to_le_bytes(), config.as_ref()].concat())
+                self.put_meta(meta::CONFIG, &[&version.to_le_bytes(), config.as_ref()])
             }
-            Change::PutSession(session) => self.put_meta(meta::SESSION, session.as_bytes()),
+            Change::PutSession(session) => self.put_meta(meta::SESSION, &[session.as_bytes()]),
             Change::ReserveSeq(seq) => self.reserve(*seq),
         }
     }
@@ -211,10 +210,13 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn put_meta(&mut self, name: &str, content: &[u8]) -> Result<(), Fault> {
-        let sealed = self.sealer.seal("meta", name.as_bytes(), content)?;
-        self.done.grown += signed(record_bytes(sealed.len()));
-        self.done.grown -= room_of(self.meta.insert(name, sealed.as_slice())?);
+    fn put_meta(&mut self, name: &str, parts: &[&[u8]]) -> Result<(), Fault> {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>() + OVERHEAD_BYTES;
+        self.done.grown += signed(record_bytes(length));
+        // One after the other, and sealed where it is to stay: a configuration is megabytes.
+        self.done.grown -= room_of(self.meta.remove(name)?);
+        let mut room = self.meta.insert_reserve(name, length)?;
+        self.sealer.seal_into(room.as_mut(), "meta", name.as_bytes(), parts)?;
         Ok(())
     }
 
@@ -231,7 +233,7 @@ impl Tables<'_> {
         if reserved.is_some_and(|reserved| reserved >= seq) {
             return Ok(());
         }
-        self.put_meta(meta::SEQ, &seq.to_le_bytes())
+        self.put_meta(meta::SEQ, &[&seq.to_le_bytes()])
     }
 }
 

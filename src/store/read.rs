@@ -144,8 +144,8 @@ pub(super) fn read_all(live: &Live, sealer: &Sealer) -> Result<Found, Fault> {
     };
     let reserved = open(meta::SEQ)?.and_then(|content| content.try_into().ok().map(u64::from_le_bytes));
     let config = open(meta::CONFIG)?.and_then(|content| {
-        let (version, config) = content.split_first_chunk()?;
-        Some((u64::from_le_bytes(*version), Bytes::copy_from_slice(config)))
+        let version = u64::from_le_bytes(*content.first_chunk()?);
+        Some((version, Bytes::from(content).slice(size_of::<u64>()..)))
     });
     let session_id = open(meta::SESSION)?.and_then(|content| String::from_utf8(content).ok());
     let dropped = open(meta::DROPPED)?.and_then(|content| dropped(&content)).unwrap_or_default();

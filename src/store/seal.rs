@@ -12,8 +12,11 @@ use std::fmt;
 /// Bytes of the salt that the key is derived with.
 pub(super) const SALT_BYTES: usize = 32;
 
+/// Of AES-GCM.
+const TAG_BYTES: usize = 16;
+
 /// What a sealed value has more than its content: nonce and tag.
-pub(super) const OVERHEAD_BYTES: usize = NONCE_LEN + 16;
+pub(super) const OVERHEAD_BYTES: usize = NONCE_LEN + TAG_BYTES;
 
 /// Binds the derived key to this use of the agent key.
 const KEY_PURPOSE: &[u8] = b"backupy-agent state file v1";
@@ -58,21 +61,38 @@ impl Sealer {
 
     /// Nonce, ciphertext, tag.
     pub(super) fn seal(&self, table: &str, key: &[u8], content: &[u8]) -> Result<Vec<u8>, NotSealed> {
-        let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(|_| NotSealed)?;
-        let mut sealed = Vec::with_capacity(content.len() + OVERHEAD_BYTES);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(content);
+        let mut sealed = vec![0; content.len() + OVERHEAD_BYTES];
+        self.seal_into(&mut sealed, table, key, &[content])?;
+        Ok(sealed)
+    }
+
+    /// The same for content that lies in parts, where it is to stay: megabytes are not copied on their way.
+    /// `room` is [`OVERHEAD_BYTES`] longer than the parts together.
+    pub(super) fn seal_into(
+        &self,
+        room: &mut [u8],
+        table: &str,
+        key: &[u8],
+        parts: &[&[u8]],
+    ) -> Result<(), NotSealed> {
+        let (head, rest) = room.split_first_chunk_mut::<NONCE_LEN>().ok_or(NotSealed)?;
+        let (content, tail) = rest.split_last_chunk_mut::<TAG_BYTES>().ok_or(NotSealed)?;
+        self.random.fill(head).map_err(|_| NotSealed)?;
+        let mut free = &mut *content;
+        for part in parts {
+            let taken;
+            (taken, free) = free.split_at_mut_checked(part.len()).ok_or(NotSealed)?;
+            taken.copy_from_slice(part);
+        }
+        if !free.is_empty() {
+            return Err(NotSealed);
+        }
         let tag = self
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                place(table, key),
-                &mut sealed[NONCE_LEN..],
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*head), place(table, key), content)
             .map_err(|_| NotSealed)?;
-        sealed.extend_from_slice(tag.as_ref());
-        Ok(sealed)
+        tail.copy_from_slice(tag.as_ref());
+        Ok(())
     }
 
     /// The content of what [`Sealer::seal`] made for the same table and key.
@@ -114,6 +134,18 @@ mod tests {
         assert_eq!(ours.open("runs", b"7", &sealed), Err(NotOpened), "another table");
         assert_eq!(sealer("other", 1).open("outbox", b"7", &sealed), Err(NotOpened), "another agent key");
         assert_eq!(sealer("key", 2).open("outbox", b"7", &sealed), Err(NotOpened), "another salt");
+    }
+
+    #[test]
+    fn parts_are_sealed_as_what_they_are_together_and_only_into_room_that_fits() {
+        let ours = sealer("key", 1);
+        let parts: [&[u8]; 3] = [b"con", b"", b"tent"];
+        let mut room = [0; 7 + OVERHEAD_BYTES];
+        assert_eq!(ours.seal_into(&mut room, "t", b"k", &parts), Ok(()));
+        assert_eq!(ours.open("t", b"k", &room), Ok(b"content".to_vec()));
+        for wrong in [0, OVERHEAD_BYTES, 6 + OVERHEAD_BYTES, 8 + OVERHEAD_BYTES] {
+            assert_eq!(ours.seal_into(&mut vec![0; wrong], "t", b"k", &parts), Err(NotSealed), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::{
     Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Multipart, Plan,
     RunEvent, RunId, RunOrder, RunOutcome, Secret, Step, Strategy, TargetId, TargetSpec,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 pub use super::convert_health::health_result;
@@ -23,18 +23,19 @@ pub struct Translated {
     pub remarks: Vec<String>,
 }
 
-/// What `AgentConfig` asks, part by part (protocol section 3).
-pub fn plan(config: &v1::AgentConfig) -> Translated {
+/// What `AgentConfig` asks, part by part (protocol section 3). It can be megabytes: its text is taken over, not copied.
+pub fn plan(config: v1::AgentConfig) -> Translated {
     let mut remarks = Vec::new();
-    let targets = distinct("target", &config.targets, |target| &target.id, &mut remarks)
+    let targets = distinct("target", config.targets, |target| &target.id, &mut remarks)
         .into_iter()
         .filter_map(|spec| target(spec, &mut remarks))
         .collect::<Vec<_>>();
-    let jobs = distinct("job", &config.jobs, |job| &job.id, &mut remarks)
+    let known: HashSet<&TargetId> = targets.iter().map(|target| &target.id).collect();
+    let jobs = distinct("job", config.jobs, |job| &job.id, &mut remarks)
         .into_iter()
-        .map(|spec| job(spec, &targets, &mut remarks))
+        .map(|spec| job(spec, &known, &mut remarks))
         .collect();
-    let health_checks = health_checks(&config.health_checks, &mut remarks);
+    let health_checks = health_checks(config.health_checks, &mut remarks);
     let max_parallel_jobs = config.advanced.as_ref().map_or(0, |advanced| advanced.max_parallel_jobs);
     let plan = Plan {
         version: config.version,
@@ -48,9 +49,9 @@ pub fn plan(config: &v1::AgentConfig) -> Translated {
 }
 
 /// A target; None where using it could mean backing up something else than was meant.
-fn target(spec: &v1::Target, remarks: &mut Vec<String>) -> Option<TargetSpec> {
+fn target(spec: v1::Target, remarks: &mut Vec<String>) -> Option<TargetSpec> {
     let id = shown(&spec.id);
-    let given = spec.connection.clone().unwrap_or_default();
+    let given = spec.connection.unwrap_or_default();
     let Ok(port) = u16::try_from(given.port) else {
         remarks.push(format!("target \"{id}\" has the impossible port {} and was left out", given.port));
         return None;
@@ -70,9 +71,9 @@ fn target(spec: &v1::Target, remarks: &mut Vec<String>) -> Option<TargetSpec> {
         ));
     }
     Some(TargetSpec {
-        id: TargetId::from(spec.id.as_str()),
+        id: TargetId::from(spec.id),
         engine,
-        display_name: spec.display_name.clone(),
+        display_name: spec.display_name,
         connection: Connection {
             host: given.host,
             port,
@@ -102,13 +103,13 @@ fn engine(kind: v1::DbType) -> Option<Engine> {
 }
 
 /// A job. It stays even where its runs must fail: the failure then says why, and "unknown job" would not.
-fn job(spec: &BackupJobSpec, targets: &[TargetSpec], remarks: &mut Vec<String>) -> JobSpec {
+fn job(spec: BackupJobSpec, targets: &HashSet<&TargetId>, remarks: &mut Vec<String>) -> JobSpec {
     let id = shown(&spec.id);
-    let target_id = TargetId::from(spec.target_id.as_str());
-    if !targets.iter().any(|target| target.id == target_id) {
+    let target_id = TargetId::from(spec.target_id);
+    if !targets.contains(&target_id) {
         remarks.push(format!(
             "job \"{id}\" backs up target \"{}\", which this configuration does not have: its runs will fail",
-            shown(&spec.target_id)
+            shown(target_id.as_str())
         ));
     }
     let compression = compression(&spec.compression);
@@ -119,11 +120,11 @@ fn job(spec: &BackupJobSpec, targets: &[TargetSpec], remarks: &mut Vec<String>) 
         ));
     }
     JobSpec {
-        id: JobId::from(spec.id.as_str()),
+        id: JobId::from(spec.id),
         target_id,
         compression,
-        pre_hooks: spec.pre_hooks.clone(),
-        post_hooks: spec.post_hooks.clone(),
+        pre_hooks: spec.pre_hooks,
+        post_hooks: spec.post_hooks,
         timeout: (spec.timeout_sec > 0).then(|| Duration::from_secs(spec.timeout_sec.into())),
     }
 }

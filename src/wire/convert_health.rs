@@ -24,7 +24,7 @@ const MAX_ID_BYTES: usize = 512;
 const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// The checks of a configuration, each id once.
-pub(super) fn health_checks(specs: &[v1::HealthCheckSpec], remarks: &mut Vec<String>) -> Vec<HealthCheck> {
+pub(super) fn health_checks(specs: Vec<v1::HealthCheckSpec>, remarks: &mut Vec<String>) -> Vec<HealthCheck> {
     let mut distinct = distinct("health check", specs, |spec| &spec.id, remarks);
     distinct.retain(|spec| {
         let fits = spec.id.len() <= MAX_ID_BYTES;
@@ -44,7 +44,7 @@ pub(super) fn health_checks(specs: &[v1::HealthCheckSpec], remarks: &mut Vec<Str
     distinct.into_iter().map(|spec| health_check(spec, remarks)).collect()
 }
 
-fn health_check(spec: &v1::HealthCheckSpec, remarks: &mut Vec<String>) -> HealthCheck {
+fn health_check(spec: v1::HealthCheckSpec, remarks: &mut Vec<String>) -> HealthCheck {
     let id = shown(&spec.id);
     let kind = match v1::CheckType::try_from(spec.r#type) {
         Ok(v1::CheckType::Http) => CheckKind::Http,
@@ -71,14 +71,15 @@ fn health_check(spec: &v1::HealthCheckSpec, remarks: &mut Vec<String>) -> Health
             timeout.as_secs()
         ));
     }
-    let target = if spec.target.len() <= MAX_TARGET_BYTES { spec.target.as_str() } else { "" };
-    if target.len() < spec.target.len() {
+    let mut target = spec.target;
+    if target.len() > MAX_TARGET_BYTES {
+        target = String::new();
         remarks.push(format!(
             "health check \"{id}\" has a target of over {MAX_TARGET_BYTES} bytes, which is not kept: it will fail"
         ));
     }
     HealthCheck {
-        id: CheckId::from(spec.id.as_str()),
+        id: CheckId::from(spec.id),
         name: shown(&spec.name),
         kind,
         target: target.into(),
@@ -117,7 +118,7 @@ mod tests {
 
     fn one(spec: v1::HealthCheckSpec) -> (HealthCheck, Vec<String>) {
         let mut remarks = Vec::new();
-        let mut checks = health_checks(&[spec], &mut remarks);
+        let mut checks = health_checks(vec![spec], &mut remarks);
         (checks.pop().unwrap(), remarks)
     }
 
@@ -156,13 +157,13 @@ mod tests {
     #[test]
     fn ids_are_distinct_and_short_and_not_without_end() {
         let mut remarks = Vec::new();
-        let specs = [spec("a"), spec(""), spec("a"), spec(&"x".repeat(MAX_ID_BYTES + 1)), spec("b")];
-        let checks = health_checks(&specs, &mut remarks);
+        let specs = vec![spec("a"), spec(""), spec("a"), spec(&"x".repeat(MAX_ID_BYTES + 1)), spec("b")];
+        let checks = health_checks(specs, &mut remarks);
         assert_eq!(checks.iter().map(|check| check.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(remarks.len(), 3, "{remarks:?}");
         let many: Vec<_> = (0..=MAX_CHECKS).map(|number| spec(&number.to_string())).collect();
         remarks.clear();
-        assert_eq!(health_checks(&many, &mut remarks).len(), MAX_CHECKS);
+        assert_eq!(health_checks(many, &mut remarks).len(), MAX_CHECKS);
         assert_eq!(remarks, ["of 10001 health checks only the first 10000 are done"]);
     }
 

@@ -18,4 +18,4 @@ pub use class::{class_of, ended_run};
 pub use envelope::{ACK_SUBPROTOCOL, EnvelopeError, MAX_MESSAGE_BYTES, decode, encode, size_bound};
 pub use fields::correlation_id_of;
 pub use v1::{Envelope, envelope::Payload};
-pub use weight::{MAX_DECODED_BYTES, decoded_bytes};
+pub use weight::{MAX_DECODED_BYTES, decoded_bytes, held_bytes};

@@ -6,24 +6,27 @@ use std::collections::HashSet;
 const SHOWN_CHARS: usize = 64;
 
 /// Entries with a name of their own: the first of each name counts.
-pub(super) fn distinct<'a, T>(
+pub(super) fn distinct<T>(
     what: &str,
-    entries: &'a [T],
-    id: impl Fn(&'a T) -> &'a String,
+    entries: Vec<T>,
+    id: impl Fn(&T) -> &str,
     remarks: &mut Vec<String>,
-) -> Vec<&'a T> {
+) -> Vec<T> {
     let mut seen = HashSet::new();
-    let mut kept = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        if id(entry).is_empty() {
+    let mut counts = |index: usize, id| {
+        if id == "" {
             remarks.push(format!("{what} number {} has no id and was left out", index + 1));
-        } else if !seen.insert(id(entry)) {
-            remarks.push(format!("{what} \"{}\" stands there twice: the first one counts", shown(id(entry))));
-        } else {
-            kept.push(entry);
+            return false;
         }
-    }
-    kept
+        let is_first = seen.insert(id);
+        if !is_first {
+            remarks.push(format!("{what} \"{}\" stands there twice: the first one counts", shown(id)));
+        }
+        is_first
+    };
+    let counted: Vec<bool> =
+        entries.iter().enumerate().map(|(index, entry)| counts(index, id(entry))).collect();
+    entries.into_iter().zip(counted).filter_map(|(entry, counts)| counts.then_some(entry)).collect()
 }
 
 /// The beginning of a name that the server sent.

@@ -6,6 +6,7 @@
 
 use super::fields::{Fields, Value};
 use super::v1;
+use prost::Message as _;
 use std::mem::size_of;
 
 /// A decoded message may take so much. Ten thousand jobs with their targets and checks stay below it, and
@@ -41,6 +42,20 @@ const ENVELOPE: &[(u32, Part)] =
 /// About what the envelope takes once it is decoded, its text included: rather too much than too little.
 pub fn decoded_bytes(envelope: &[u8]) -> usize {
     weigh(envelope, ENVELOPE)
+}
+
+/// The same of a configuration that is decoded already.
+pub fn held_bytes(config: &v1::AgentConfig) -> usize {
+    let job = |job: &v1::BackupJobSpec| {
+        let hooks = (job.pre_hooks.capacity() + job.post_hooks.capacity()) * size_of::<String>();
+        let numbers = job.retry.as_ref().map_or(0, |retry| retry.backoff_seconds.capacity());
+        hooks + numbers * size_of::<u32>()
+    };
+    config.encoded_len()
+        + config.targets.capacity() * size_of::<v1::Target>()
+        + config.jobs.capacity() * size_of::<v1::BackupJobSpec>()
+        + config.health_checks.capacity() * size_of::<v1::HealthCheckSpec>()
+        + config.jobs.iter().map(job).sum::<usize>()
 }
 
 fn weigh(message: &[u8], parts: &[(u32, Part)]) -> usize {
@@ -124,9 +139,11 @@ mod tests {
         ];
         for config in heavy {
             let ack = v1::RegisterAck { config: Some(config.clone()), ..Default::default() };
-            for payload in [Payload::RegisterAck(ack), update(config)] {
+            for payload in [Payload::RegisterAck(ack), update(config.clone())] {
                 let envelope = encode(1, 2, "c", payload).unwrap();
                 let weight = decoded_bytes(&envelope);
+                let held = held_bytes(&config);
+                assert!(held > MAX_DECODED_BYTES / GROWTH, "{held} of {} bytes", envelope.len());
                 assert!(
                     weight > MAX_DECODED_BYTES && envelope.len() <= MAX_MESSAGE_BYTES,
                     "{weight} of {} bytes",

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 /// Commands come one by one and are taken at once; more than these wait only when something is wrong.
 const MAX_WAITING: usize = 64;
 
-/// Of their messages: one of the largest may wait while another is read.
+/// What they hold in memory: one of the heaviest may wait, and then nothing more is read.
 const MAX_WAITING_BYTES: usize = MAX_MESSAGE_BYTES;
 
 /// What waits.
@@ -102,7 +102,7 @@ impl Lane {
 }
 
 impl Backlog {
-    /// `bytes` is the size of the message that it came with.
+    /// `bytes` is what it holds in memory.
     pub(super) fn push(&self, delivery: Delivery, bytes: usize) {
         let lane = match delivery {
             Delivery::Ack(_) => &self.acks,

@@ -4,7 +4,7 @@ use super::backlog::{Backlog, Delivery, answered};
 use super::shared::Shared;
 use super::writer::{ControlLane, Window, Writer, Written};
 use crate::actors::messages::{Acked, BarrierPassed, Command, RoundTrip, TakeSeq};
-use crate::channel::assemble::Assembler;
+use crate::channel::assemble::{Assembler, Message};
 use crate::channel::dial::{Dialer, Link, LinkSink, LinkStream};
 use crate::channel::frame::{Frame, FrameError, close_code};
 use crate::channel::limits::{CLOSE_TIMEOUT, DIAL_TIMEOUT};
@@ -150,6 +150,14 @@ async fn converse(
     end
 }
 
+/// What a message of the peer's takes in memory once it is decoded.
+fn held_bytes(message: &Message) -> usize {
+    match message {
+        Message::Binary(envelope) => wire::decoded_bytes(envelope),
+        Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Close { .. } => message.len(),
+    }
+}
+
 /// A link's session and what its actions are done with.
 struct Conversation<'a> {
     shared: &'a Shared,
@@ -249,7 +257,7 @@ impl<'a> Conversation<'a> {
                     vec![]
                 }
                 Ok(Some(message)) => {
-                    self.message_bytes = message.len();
+                    self.message_bytes = held_bytes(&message);
                     self.session.received(now, message)
                 }
                 Err(error) => self.session.faulty(now, error),

@@ -41,7 +41,7 @@ pub(super) struct Worker {
     told: Vec<Recipient<Configured>>,
     /// A configuration that the disk did not take, and when it is offered again. The server has heard
     /// that it was refused, and may not send it again before the next connection.
-    unstored: Option<(v1::AgentConfig, Instant)>,
+    unstored: Option<(u64, Bytes, Instant)>,
 }
 
 impl Worker {
@@ -61,13 +61,7 @@ impl Worker {
             Err(Silent) => return Err("the state store does not answer".to_owned()),
         };
         if let Some((version, bytes)) = recovered.config {
-            match v1::AgentConfig::decode(bytes) {
-                Ok(config) => self.apply(&config).await,
-                Err(error) => tracing::error!(
-                    version, %error,
-                    "the stored configuration does not decode: runs are refused until the control plane sends it again"
-                ),
-            }
+            self.apply_stored(version, bytes).await;
         }
         self.version.send_replace(Some(self.applied_version()));
         Ok(())
@@ -108,12 +102,19 @@ impl Worker {
                 return Ok(());
             }
         }
-        let change = Change::PutConfig { version, config: Bytes::from(config.encode_to_vec()) };
+        // While megabytes of it are on their way to the disk they are not held decoded as well.
+        let encoded = Bytes::from(config.encode_to_vec());
+        drop(config);
+        self.store_and_apply(version, encoded).await
+    }
+
+    async fn store_and_apply(&mut self, version: u64, encoded: Bytes) -> Result<(), Refusal> {
+        let change = Change::PutConfig { version, config: encoded.clone() };
         match self.ask(|n| &n.commit, Commit(vec![change])).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(version, %error, "configuration not applied: it could not be stored");
-                self.unstored = Some((config, Instant::now() + UNSTORED_RETRY));
+                self.unstored = Some((version, encoded, Instant::now() + UNSTORED_RETRY));
                 return Err(Refusal::NotStored(error.to_string()));
             }
             Err(Silent) => {
@@ -121,25 +122,35 @@ impl Worker {
                 return Err(Refusal::NotStored(STORE_SILENT.to_owned()));
             }
         }
-        self.apply(&config).await;
+        self.apply_stored(version, encoded).await;
         self.version.send_replace(Some(version));
         Ok(())
     }
 
     /// When a configuration that was not stored is to be offered again.
     pub(super) fn time_to_store(&self) -> Option<Instant> {
-        self.unstored.as_ref().map(|(_, at)| *at)
+        self.unstored.as_ref().map(|(_, _, at)| *at)
     }
 
     /// Offers it again, unless the server has sent another one since.
     pub(super) async fn store_again(&mut self) {
-        if let Some((config, _)) = self.unstored.take() {
+        if let Some((version, encoded, _)) = self.unstored.take() {
             // Why it failed again has been logged, and so has that it did not.
-            let _ = self.configure(config).await;
+            let _ = self.store_and_apply(version, encoded).await;
         }
     }
 
-    async fn apply(&mut self, config: &v1::AgentConfig) {
+    async fn apply_stored(&mut self, version: u64, encoded: Bytes) {
+        match v1::AgentConfig::decode(encoded) {
+            Ok(config) => self.apply(config).await,
+            Err(error) => tracing::error!(
+                version, %error,
+                "the stored configuration does not decode: runs are refused until the control plane sends it again"
+            ),
+        }
+    }
+
+    async fn apply(&mut self, config: v1::AgentConfig) {
         let convert::Translated { plan, remarks } = convert::plan(config);
         for remark in remarks.iter().take(LOUD_REMARKS) {
             tracing::warn!(version = plan.version, "configuration: {remark}");

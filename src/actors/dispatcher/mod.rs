@@ -9,6 +9,7 @@ pub use neighbours::DispatcherNeighbours;
 
 use super::life::Life;
 use super::messages::{AreYouThere, ChildExit, Command, GetConfigVersion, Quit, ServerCommand};
+use crate::wire;
 use actix::prelude::*;
 use commands::Worker;
 use neighbours::Neighbours;
@@ -134,7 +135,7 @@ impl Handler<ServerCommand> for Dispatcher {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, command: ServerCommand, _: &mut Self::Context) -> Self::Result {
-        let bytes = encoded_len(&command.command);
+        let bytes = held_bytes(&command.command);
         let (taken, is_taken) = oneshot::channel();
         let room = self.waiting.add(bytes);
         let task = Task { command, bytes, taken: (!room).then_some(taken) };
@@ -149,9 +150,10 @@ impl Handler<ServerCommand> for Dispatcher {
 }
 
 /// About what the command holds in memory.
-fn encoded_len(command: &Command) -> usize {
+fn held_bytes(command: &Command) -> usize {
     match command {
-        Command::Configure(message) => message.encoded_len(),
+        // Its lists can be many times larger than they were on the wire.
+        Command::Configure(message) => wire::held_bytes(message),
         Command::RunBackup(message) => message.encoded_len(),
         Command::CancelJob(message) => message.encoded_len(),
         Command::RunHealthCheck(message) => message.encoded_len(),

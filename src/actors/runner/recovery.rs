@@ -87,7 +87,7 @@ impl Runner {
 fn stored_plan(recovered: &Recovered) -> Option<Plan> {
     let (_, config) = recovered.config.as_ref()?;
     match v1::AgentConfig::decode(config.as_ref()) {
-        Ok(config) => Some(convert::plan(&config).plan),
+        Ok(config) => Some(convert::plan(config).plan),
         Err(error) => {
             tracing::error!(%error, "the stored configuration cannot be read: waiting for the server's");
             None

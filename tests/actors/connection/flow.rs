@@ -182,6 +182,30 @@ async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
 }
 
 #[actix::test]
+async fn what_a_command_takes_once_it_is_decoded_decides_whether_the_next_one_is_read() {
+    let (memory, mut server) = link(64);
+    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
+        Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
+    });
+    server.next_envelope().await;
+    server.say("", register_ack(0, None));
+    bench.link().await;
+    let before = server.read.get();
+    // 24 kB on the wire, more than 4 MiB in memory.
+    let targets = vec![v1::Target::default(); 12_000];
+    for version in 1..=20 {
+        let config = v1::AgentConfig { version, targets: targets.clone(), ..Default::default() };
+        let update = v1::ConfigUpdate { config: Some(config) };
+        server.say(&version.to_string(), Payload::ConfigUpdate(update));
+    }
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.read.get() - before, 1, "the rest is left to TCP");
+    sleep(Duration::from_secs(3)).await;
+    let ids: Vec<String> = bench.commands.lock().unwrap().iter().map(|c| c.correlation_id.clone()).collect();
+    assert_eq!(ids, (1..=20).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[actix::test]
 async fn of_configurations_that_wait_only_the_newest_is_applied_unless_an_answer_is_wanted() {
     let (memory, mut server) = link(64);
     let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
