@@ -9,7 +9,7 @@ use super::pipe::{PipeWriter, Sink, pipe};
 use super::progress::Progress;
 use super::rate::Rate;
 use super::thread::on_thread;
-use crate::model::{Compression, TargetSpec};
+use crate::model::{Compression, Manifest, TargetSpec};
 use std::io::{self, Write};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -31,6 +31,15 @@ pub struct Dumped {
     pub engine_version: String,
     /// What the engine gave, before compression.
     pub plain_bytes: u64,
+    /// What it had as it went by; None where that was not counted.
+    pub manifest: Option<Manifest>,
+}
+
+/// What the reading thread knows of a dump that went well.
+struct Read {
+    engine_version: String,
+    bytes: u64,
+    manifest: Option<Manifest>,
 }
 
 /// What is dumped, and how its host is treated.
@@ -89,7 +98,7 @@ type Ended<T> = Result<T, oneshot::error::RecvError>;
 
 /// Which of the two threads knows the reason. Where one of them ended without a word, it panicked.
 fn judge(
-    read: Ended<Result<(String, u64), DumpError>>,
+    read: Ended<Result<Read, DumpError>>,
     packed: Ended<Result<Option<Packed>, RunError>>,
 ) -> Result<Dumped, RunError> {
     let died = |what: &str| RunError::Internal(format!("its {what} thread ended without a result"));
@@ -98,8 +107,8 @@ fn judge(
         (_, Err(_)) => Err(died("packing")),
         (Ok(Err(error)), _) => Err(error.into()),
         (Err(_), _) => Err(died("reading")),
-        (Ok(Ok((engine_version, plain_bytes))), Ok(Ok(Some(packed)))) => {
-            Ok(Dumped { packed, engine_version, plain_bytes })
+        (Ok(Ok(Read { engine_version, bytes, manifest })), Ok(Ok(Some(packed)))) => {
+            Ok(Dumped { packed, engine_version, plain_bytes: bytes, manifest })
         }
         (Ok(Ok(_)), Ok(Ok(None))) => Err(RunError::Internal("the dump's end got lost".into())),
     }
@@ -114,8 +123,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// The engine's version and the bytes that it gave.
-    fn read(self, writer: PipeWriter) -> Result<(String, u64), DumpError> {
+    fn read(self, writer: PipeWriter) -> Result<Read, DumpError> {
         let Self { source, compression, outlet, progress, cancel } = self;
         let Source { target, host, scratch, rate } = source;
         let mut driver = drivers::open(&target, &host, scratch.clone(), &cancel)?;
@@ -149,7 +157,8 @@ impl Reading {
         for remark in driver.remarks() {
             out.progress.warn(&remark, Vec::new());
         }
-        Ok((driver.engine_version(), bytes))
+        let manifest = driver.tally().and_then(|tally| tally.manifest());
+        Ok(Read { engine_version: driver.engine_version(), bytes, manifest })
     }
 }
 
@@ -241,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_thread_that_knows_the_reason_is_believed() {
-        let whole = || Ok(Ok(("SQLite 3".to_owned(), 5)));
+        let whole = || Ok(Ok(Read { engine_version: "SQLite 3".into(), bytes: 5, manifest: None }));
         let packed = || Ok(Ok(Some(Packed { size_bytes: 1, sha256: [0; 32] })));
         assert!(judge(whole(), packed()).is_ok());
         let full = || Ok(Err(RunError::Internal("disk full".into())));

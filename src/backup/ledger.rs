@@ -8,7 +8,7 @@ use super::error::RunError;
 use super::pack::Packed;
 use super::spool::{Spool, SpoolError};
 use super::upload::parts::Stored;
-use crate::model::{Dek, RunId};
+use crate::model::{Dek, Manifest, RunId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -21,13 +21,20 @@ use std::path::{Path, PathBuf};
 /// What the record's key is for.
 const PURPOSE: &[u8] = b"backupy-agent spool ledger v1";
 
-/// A record has a few numbers and two short texts.
+/// A record has a few numbers, two short texts and a manifest.
 const MAX_RECORD_LEN: usize = 64 * 1024;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Record {
     /// The spool is whole and on the disk.
-    Finished { size_bytes: u64, sha256: [u8; 32], engine_version: String, plain_bytes: u64 },
+    Finished {
+        size_bytes: u64,
+        sha256: [u8; 32],
+        engine_version: String,
+        plain_bytes: u64,
+        #[serde(default)]
+        manifest: Option<Manifest>,
+    },
     /// Parts from here on belong to that upload, and are so large.
     Upload { id: String, part_bytes: u64 },
     /// The store has that part.
@@ -81,9 +88,9 @@ impl Ledger {
             whole += rest.len() - after.len();
             rest = after;
             match record {
-                Record::Finished { size_bytes, sha256, engine_version, plain_bytes } => {
+                Record::Finished { size_bytes, sha256, engine_version, plain_bytes, manifest } => {
                     let packed = Packed { size_bytes, sha256 };
-                    dumped = Some(Dumped { packed, engine_version, plain_bytes });
+                    dumped = Some(Dumped { packed, engine_version, plain_bytes, manifest });
                 }
                 Record::Upload { id, part_bytes } => {
                     self.upload = Some((id, part_bytes));
@@ -115,6 +122,7 @@ impl Ledger {
             sha256: dumped.packed.sha256,
             engine_version: dumped.engine_version.clone(),
             plain_bytes: dumped.plain_bytes,
+            manifest: dumped.manifest.clone(),
         })?;
         let dir = self.path.parent().unwrap_or(&self.path);
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|cause| self.failed(cause).into())
@@ -203,10 +211,13 @@ fn path_of(spool: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TableRows;
 
     fn dumped() -> Dumped {
         let packed = Packed { size_bytes: 7, sha256: [3; 32] };
-        Dumped { packed, engine_version: "SQLite 3".into(), plain_bytes: 9 }
+        let largest = vec![TableRows { name: "t".into(), rows: 5 }];
+        let manifest = Manifest { tables: 1, rows: 5, digest: "ab".into(), largest };
+        Dumped { packed, engine_version: "SQLite 3".into(), plain_bytes: 9, manifest: Some(manifest) }
     }
 
     fn part(number: u32) -> Stored {

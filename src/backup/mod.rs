@@ -231,6 +231,7 @@ fn completed(dumped: &Dumped, compression: Compression, duration_ms: u64) -> Com
         duration_ms,
         compression,
         engine_version: dumped.engine_version.clone(),
+        manifest: dumped.manifest.clone(),
     }
 }
 

@@ -149,10 +149,15 @@ impl Run<'_> {
             size_bytes = dumped.packed.size_bytes,
             "database dumped and sealed"
         );
-        let fields = vec![
+        let mut fields = vec![
             ("plain_bytes", dumped.plain_bytes.to_string()),
             ("size_bytes", dumped.packed.size_bytes.to_string()),
         ];
+        // Numbers only: what the tables are called is nobody's business but the database's owner's.
+        if let Some(manifest) = &dumped.manifest {
+            fields.push(("tables", manifest.tables.to_string()));
+            fields.push(("rows", manifest.rows.to_string()));
+        }
         self.progress.info("database dumped and sealed, uploading", fields);
     }
 

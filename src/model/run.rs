@@ -1,6 +1,6 @@
 //! A run from its order to its end.
 
-use super::{Compression, JobId, RunId, Secret};
+use super::{Compression, JobId, Manifest, RunId, Secret};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -143,6 +143,9 @@ pub struct Completed {
     pub compression: Compression,
     /// For example `SQLite 3.54.0`.
     pub engine_version: String,
+    /// What the dump had as it went by; None where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
 }
 
 /// What a run is doing, as `JobUpdate.current_step` names it (behaviour section 4).

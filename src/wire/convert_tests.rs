@@ -145,6 +145,7 @@ fn a_good_run_is_reported_with_the_key_as_it_was_received() {
         duration_ms: 20,
         compression: Compression::None,
         engine_version: "SQLite 3.54.0".into(),
+        manifest: None,
     });
     let Payload::BackupCompleted(message) = run_result(&order(), &outcome) else {
         panic!("not BackupCompleted")

@@ -156,6 +156,7 @@ pub fn completed() -> RunOutcome {
         duration_ms: 6,
         compression: Compression::Zstd,
         engine_version: "SQLite 3".into(),
+        manifest: None,
     })
 }
 

@@ -214,8 +214,12 @@ impl Table {
     }
 
     /// Keeps a result; gives the runs that are no longer kept for it.
-    pub fn keep(&mut self, mut order: RunOrder, outcome: RunOutcome) -> Vec<RunId> {
+    pub fn keep(&mut self, mut order: RunOrder, mut outcome: RunOutcome) -> Vec<RunId> {
         order.forget_urls();
+        // The state has it; hundreds of them have no business in the memory.
+        if let RunOutcome::Completed(completed) = &mut outcome {
+            completed.manifest = None;
+        }
         self.finished.push_back((order, outcome));
         let mut forgotten = Vec::new();
         while self.finished.len() > KEPT_FINISHED {

@@ -3,6 +3,7 @@
 use super::DumpError;
 use super::call::Call;
 use super::child::{Child, Patience};
+use super::tally::Tally;
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use std::io::{self, Write};
@@ -20,6 +21,11 @@ pub trait Form {
     /// # Errors
     /// [`FormError`]
     fn finish(&mut self, out: &mut dyn Write) -> Result<(), FormError>;
+
+    /// What was counted on the way, once all of it has come; None where nobody counted.
+    fn tally(&mut self) -> Option<Tally> {
+        None
+    }
 }
 
 /// Why a stream ended.

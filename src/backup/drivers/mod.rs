@@ -9,13 +9,18 @@ mod mysql;
 mod place;
 mod postgres;
 pub mod private;
+mod reader;
 mod redis;
 mod secret;
 mod sqlite;
+mod tail;
+mod tally;
 mod tools;
 
 pub use call::Host;
 pub use error::DumpError;
+pub use reader::{DumpReader, HEAD_LEN, engine_of};
+pub use tally::Tally;
 pub use tools::Tools;
 
 use super::cancel::Cancel;
@@ -42,6 +47,11 @@ pub trait Driver {
     /// What the dump's owner should know of it although it went well.
     fn remarks(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What the dump that went well has in it, counted as it passed; None where nobody counted.
+    fn tally(&mut self) -> Option<Tally> {
+        None
     }
 
     /// Writes the whole dump; gives its length. It is an error, never a short success, when the

@@ -5,17 +5,20 @@
 //! database of the server, the grants included.
 
 mod options;
+mod rows;
 mod script;
 mod version;
 
 use super::call::{Call, Host};
 use super::child::Child;
+use super::form::Form;
 use super::private::PrivateDir;
+use super::tally::Tally;
 use super::{Driver, DumpError, Scratch, form, place, secret};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Engine, Secret, TargetSpec};
-use script::Script;
+pub use script::Script;
 use std::path::PathBuf;
 use std::time::Duration;
 use version::{Family, Version};
@@ -70,6 +73,7 @@ pub struct Mysql {
     server: Option<Server>,
     /// As the dump said.
     dumped: Option<Version>,
+    tally: Option<Tally>,
 }
 
 impl Mysql {
@@ -98,6 +102,7 @@ impl Mysql {
             options,
             server: None,
             dumped: None,
+            tally: None,
         };
         mysql.find().map(|_| mysql)
     }
@@ -190,6 +195,10 @@ impl Driver for Mysql {
         b""
     }
 
+    fn tally(&mut self) -> Option<Tally> {
+        self.tally.take()
+    }
+
     fn remarks(&self) -> Vec<String> {
         let loose = self.server.as_ref().map_or(0, |server| server.loose_tables);
         let text = format!(
@@ -223,6 +232,7 @@ impl Driver for Mysql {
         let mut script = Script::default();
         let dumped = form::stream(&call, super::name(self.engine), &mut script, out, cancel);
         self.dumped = script.server_version().and_then(|text| Version::of_server(&text));
+        self.tally = script.tally();
         match (dumped, misfit) {
             (Err(DumpError::Tool { tool, how, said }), Some(misfit)) => {
                 Err(DumpError::Tool { tool, how, said: format!("{said}\n{misfit}") })

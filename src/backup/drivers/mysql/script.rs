@@ -1,6 +1,8 @@
-//! The script that mysqldump and mariadb-dump write: does it begin and end as a whole one?
+//! The script that mysqldump and mariadb-dump write: does it begin and end as a whole one, and what is in it?
 
 use super::super::form::{Form, FormError, wrong};
+use super::super::tally::Tally;
+use super::rows::Rows;
 use std::io::Write;
 
 /// How a dump begins, behind the line that newer MariaDB tools put before everything.
@@ -19,12 +21,13 @@ const HEAD_LEN: usize = 2048;
 /// Long enough for the last line.
 const TAIL_LEN: usize = 256;
 
-/// Looks at a script's head and tail.
+/// Looks at a script's head and tail, and counts its rows.
 #[derive(Default)]
 pub struct Script {
     head: Vec<u8>,
     checked: bool,
     tail: Vec<u8>,
+    rows: Rows,
 }
 
 impl Script {
@@ -69,6 +72,7 @@ impl Form for Script {
         if !self.checked {
             self.check_head()?;
         }
+        self.rows.take(bytes);
         Ok(out.write_all(bytes)?)
     }
 
@@ -81,6 +85,10 @@ impl Form for Script {
             Some(line) if line.starts_with(LAST) => Ok(()),
             Some(_) | None => wrong(format!("its last line is not \"{LAST}\": it ends in the middle")),
         }
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        Some(self.rows.finish())
     }
 }
 

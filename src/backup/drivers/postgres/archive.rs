@@ -8,10 +8,14 @@
 //! ```
 //!
 //! Numbers have a sign byte and as many bytes as the head says; a text is a number and so many bytes, -1 for none.
+//! The rows of each table are counted in its block ([`super::rows`]).
+//!
 //! The format is versions 1.12 to 1.16: PostgreSQL 9.0 to 18. Another one is passed on unread, and said so.
 
 use super::super::form::{Form, FormError, wrong};
+use super::super::tally::Tally;
 use super::lexer::{Lexer, Token, Want};
+use super::rows::TableData;
 use std::collections::HashSet;
 use std::io::Write;
 
@@ -90,6 +94,7 @@ struct Contents {
     awaited: HashSet<i64>,
     promised: usize,
     server_version: Option<String>,
+    tables: TableData,
     /// A version that this reader does not know: only passed on.
     unread: bool,
 }
@@ -108,6 +113,7 @@ impl Archive {
             awaited: HashSet::new(),
             promised: 0,
             server_version: None,
+            tables: TableData::default(),
             unread: false,
         };
         Self { lexer: Lexer::new(Want::Raw(HEAD_LEN)), contents }
@@ -118,6 +124,11 @@ impl Archive {
         self.contents.server_version.as_deref()
     }
 
+    /// The encoding of its texts and rows, by PostgreSQL's name; None until it has come.
+    pub fn encoding(&self) -> Option<&str> {
+        self.contents.tables.encoding()
+    }
+
     /// Whether its version is one that this reader does not know.
     pub fn was_unread(&self) -> bool {
         self.contents.unread
@@ -126,7 +137,12 @@ impl Archive {
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), FormError> {
         let Self { lexer, contents } = self;
         while !contents.unread {
-            let Some(token) = lexer.next(&mut bytes)? else { break };
+            let before = bytes;
+            let token = lexer.next(&mut bytes)?;
+            if contents.at == At::Chunk && contents.block == TABLE_BLOCK {
+                contents.tables.data(before.get(..before.len() - bytes.len()).unwrap_or_default());
+            }
+            let Some(token) = token else { break };
             let length = if let Token::Number(number) = token { number } else { 0 };
             contents.at = contents.step(token)?;
             if !lexer.set_number_len(contents.number_len) {
@@ -165,17 +181,26 @@ impl Contents {
                     self.awaited.insert(self.entry);
                     self.promised += 1;
                 }
+                self.tables.entry(self.entry, flag != 0);
                 At::Oids(0)
             }
-            (At::Oids(read), _) => {
-                if read < 3 {
-                    At::Oids(read + 1)
-                } else {
-                    At::Section
+            (At::Oids(read), Token::Text(text)) => {
+                match read {
+                    2 => self.tables.tag(text),
+                    3 => self.tables.kind(text),
+                    _ => {}
                 }
+                if read < 3 { At::Oids(read + 1) } else { At::Section }
             }
             (At::Section, _) => At::Definitions(0),
-            (At::Definitions(read), _) => self.after_definition(read),
+            (At::Definitions(read), Token::Text(text)) => {
+                match read {
+                    0 => self.tables.definition(text),
+                    3 => self.tables.schema(text),
+                    _ => {}
+                }
+                self.after_definition(read)
+            }
             (At::Relkind, _) => At::Owner,
             (At::Owner, _) => At::WithOids,
             (At::WithOids, _) => At::Dependency,
@@ -202,8 +227,9 @@ impl Contents {
                 }
                 if self.block == TABLE_BLOCK { At::ChunkLen } else { At::ObjectOid }
             }
-            (At::ChunkLen, Token::Number(0)) | (At::ObjectOid, Token::Number(0)) => {
+            (At::ChunkLen | At::ObjectOid, Token::Number(0)) => {
                 self.awaited.remove(&self.entry);
+                self.tables.ended(self.entry);
                 At::Block
             }
             (At::ChunkLen, Token::Number(_)) => At::Chunk,
@@ -301,6 +327,10 @@ impl Form for Archive {
         }
         let whole = promised - awaited.len();
         wrong(format!("it ends in the middle: the data of {whole} of {promised} entries is there, whole"))
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        (!self.contents.unread).then(|| self.contents.tables.take())
     }
 }
 

@@ -18,9 +18,17 @@ fn archive(minor: u8) -> Vec<u8> {
     for (id, data) in [(7, 1), (8, 0), (9, 1), (10, 1)] {
         number(&mut out, id);
         number(&mut out, data);
-        ["1259", "16384", "t", "TABLE"].iter().for_each(|value| text(&mut out, value));
+        let kind = match id {
+            7 | 9 => "TABLE DATA",
+            8 => "ENCODING",
+            _ => "BLOBS",
+        };
+        ["1259", "16384", &format!("t{id}"), kind].iter().for_each(|value| text(&mut out, value));
         number(&mut out, 2);
-        (0..if minor >= 14 { 6 } else { 5 }).for_each(|_| text(&mut out, &"definition ".repeat(20)));
+        text(&mut out, "SET client_encoding = 'LATIN1';\n");
+        (0..2).for_each(|_| text(&mut out, &"definition ".repeat(20)));
+        text(&mut out, "s");
+        (0..if minor >= 14 { 2 } else { 1 }).for_each(|_| text(&mut out, "heap"));
         if minor >= 16 {
             number(&mut out, 114);
         }
@@ -31,9 +39,10 @@ fn archive(minor: u8) -> Vec<u8> {
     for id in [7, 9] {
         out.push(TABLE_BLOCK);
         number(&mut out, id);
-        for _ in 0..3 {
+        for _ in 0..id {
             text(&mut out, "a row of data\n");
         }
+        text(&mut out, "\\.\n\n\n");
         number(&mut out, 0);
     }
     out.push(LARGE_OBJECTS_BLOCK);
@@ -73,9 +82,15 @@ fn a_whole_archive_of_every_version_is_whole_however_it_is_cut() {
     for minor in 12..=16 {
         let bytes = archive(minor);
         for piece in [1, 2, 3, 7, 64, bytes.len()] {
-            let form = judge(&bytes, piece).unwrap();
+            let mut form = judge(&bytes, piece).unwrap();
             assert_eq!(form.server_version(), Some("16.2 (Debian)"));
+            assert_eq!(form.encoding(), Some("LATIN1"));
             assert!(!form.was_unread());
+            let tally = form.tally().unwrap();
+            assert_eq!(
+                tally.rows().iter().map(|(k, v)| (k.as_str(), *v)).collect::<Vec<_>>(),
+                [("s.t7", 7), ("s.t9", 9)]
+            );
         }
     }
 }
@@ -112,5 +127,6 @@ fn what_is_no_archive_is_refused() {
 fn a_later_version_is_passed_on_and_said_so() {
     let mut bytes = archive(16);
     bytes[6] = 17;
-    assert!(judge(&bytes, 50).unwrap().was_unread());
+    let mut form = judge(&bytes, 50).unwrap();
+    assert!(form.was_unread() && form.tally().is_none());
 }

@@ -2,8 +2,8 @@
 
 use super::super::form::{FormError, wrong};
 
-/// Kept of a text: enough for a version's name.
-const TEXT_KEPT: usize = 64;
+/// Kept of a text: enough for the name of a table, which PostgreSQL cuts at 63 bytes.
+const TEXT_KEPT: usize = 128;
 
 /// The largest number: a sign byte and eight more.
 const NUMBER_LEN_MAX: u8 = 8;

@@ -6,15 +6,18 @@
 
 mod archive;
 mod lexer;
+mod rows;
 mod version;
 
 use super::call::{Call, Host};
 use super::child::Child;
+use super::form::Form;
+use super::tally::Tally;
 use super::{Driver, DumpError, form, place, secret};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
-use archive::Archive;
+pub use archive::Archive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use version::Server;
@@ -50,6 +53,7 @@ pub struct Postgres {
     server: Option<Server>,
     /// As the dump said.
     dumped_version: Option<String>,
+    tally: Option<Tally>,
 }
 
 /// Whether the target can be reached in its way.
@@ -86,6 +90,7 @@ impl Postgres {
             tools,
             server: None,
             dumped_version: None,
+            tally: None,
         })
     }
 
@@ -170,6 +175,10 @@ impl Driver for Postgres {
         archive::MAGIC
     }
 
+    fn tally(&mut self) -> Option<Tally> {
+        self.tally.take()
+    }
+
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
         let tool = self.tool(cancel)?;
         let lock_wait = format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis());
@@ -178,6 +187,7 @@ impl Driver for Postgres {
         let mut archive = Archive::new();
         let bytes = form::stream(&call, ENGINE, &mut archive, out, cancel)?;
         self.dumped_version = archive.server_version().map(str::to_owned);
+        self.tally = archive.tally();
         if archive.was_unread() {
             tracing::warn!(
                 target = self.target,

@@ -3,15 +3,18 @@
 //! An RDB is the whole server, whatever database the target names. Host and user are arguments of their own, which the
 //! tool takes as they are; the password is in its environment.
 
+mod keys;
 mod rdb;
 
 use super::call::{Call, Host};
 use super::child::Child;
+use super::form::Form;
+use super::tally::Tally;
 use super::{Driver, DumpError, form, place, secret};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
-use rdb::Rdb;
+pub use rdb::Rdb;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +45,7 @@ pub struct Redis {
     password: Secret,
     tool: (&'static str, PathBuf),
     server: Option<Server>,
+    tally: Option<Tally>,
 }
 
 impl Redis {
@@ -58,7 +62,7 @@ impl Redis {
         let tool = TOOLS.into_iter().find_map(|name| Some((name, host.tools.find(name)?)));
         let tool = tool.ok_or_else(|| DumpError::missing(&host.tools, TOOLS[0], PACKAGE))?;
         let id = target.id.to_string();
-        Ok(Self { target: id, connection, host: host.clone(), password, tool, server: None })
+        Ok(Self { target: id, connection, host: host.clone(), password, tool, server: None, tally: None })
     }
 
     fn call(&self) -> Call {
@@ -108,7 +112,14 @@ impl Driver for Redis {
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
-        form::stream(&self.call().args(["--rdb", "-"]), "Redis", &mut Rdb::new(), out, cancel)
+        let mut rdb = Rdb::new();
+        let bytes = form::stream(&self.call().args(["--rdb", "-"]), "Redis", &mut rdb, out, cancel)?;
+        self.tally = rdb.tally();
+        Ok(bytes)
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        self.tally.take()
     }
 }
 

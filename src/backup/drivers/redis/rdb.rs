@@ -4,6 +4,8 @@
 //! part of the file. No whole RDB ends like that, since the byte 255 stands nine bytes before its end.
 
 use super::super::form::{Form, FormError, wrong};
+use super::super::tally::Tally;
+use super::keys::Keys;
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 use std::io::Write;
 
@@ -27,22 +29,24 @@ const HELD_LEN: usize = 1 + SUM_LEN + MARK_LEN;
 
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
-/// Holds an RDB against its checksum.
+/// Holds an RDB against its checksum, and counts its keys.
 pub struct Rdb {
     held: Vec<u8>,
     digest: Digest<'static, u64, Table<16>>,
     passed: u64,
     head: Vec<u8>,
+    keys: Keys,
 }
 
 impl Rdb {
     /// Before the first byte.
     pub fn new() -> Self {
-        Self { held: Vec::new(), digest: CRC.digest(), passed: 0, head: Vec::new() }
+        Self { held: Vec::new(), digest: CRC.digest(), passed: 0, head: Vec::new(), keys: Keys::new() }
     }
 
     fn pass(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
         self.digest.update(bytes);
+        self.keys.take(bytes);
         self.passed += bytes.len() as u64;
         Ok(out.write_all(bytes)?)
     }
@@ -92,6 +96,10 @@ impl Form for Rdb {
             return wrong("its checksum does not fit: it was damaged on its way, or ends in the middle");
         }
         Ok(out.write_all(sum)?)
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        self.keys.finish()
     }
 }
 

@@ -17,18 +17,23 @@
 
 mod errors;
 mod open;
+mod pages;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod windows;
 
 pub use open::supports;
+pub use pages::Image;
 
+use super::tally::Tally;
 use super::{Driver, DumpError, Scratch};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::TargetSpec;
+use pages::Pages;
 use rusqlite::Connection;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,6 +86,9 @@ pub struct Sqlite {
     size_bytes: u64,
     scratch: Scratch,
     manners: Manners,
+    /// Of the snapshot that is streamed.
+    pages: RefCell<Pages>,
+    tally: RefCell<Option<Tally>>,
 }
 
 impl Sqlite {
@@ -109,6 +117,10 @@ impl Driver for Sqlite {
 
     fn magic(&self) -> &'static [u8] {
         MAGIC
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        self.tally.take()
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {

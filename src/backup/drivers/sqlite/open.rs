@@ -46,8 +46,16 @@ impl Sqlite {
         // Never SQLITE_OPEN_CREATE: a wrong path must not become an empty database.
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, &error))?;
-        let mut sqlite =
-            Self { path, connection, journal: Journal::Rollback, size_bytes: 0, scratch, manners };
+        let mut sqlite = Self {
+            path,
+            connection,
+            journal: Journal::Rollback,
+            size_bytes: 0,
+            scratch,
+            manners,
+            pages: Default::default(),
+            tally: Default::default(),
+        };
         sqlite.prepare(cancel)?;
         Ok(sqlite)
     }

@@ -32,6 +32,7 @@ impl Sqlite {
         let mut statement = self.connection.prepare("SELECT data FROM sqlite_dbpage").map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         let mut pages = 0;
+        self.pages.take();
         while let Some(row) = rows.next().map_err(failed)? {
             if cancel.is_cancelled() {
                 return Err(DumpError::Cancelled);
@@ -41,7 +42,20 @@ impl Sqlite {
             self.write_page(page, pages, extent, out)?;
         }
         self.check_count(pages, extent)?;
+        self.count_rows();
         Ok(extent.bytes())
+    }
+
+    /// Counts the rows of the pages that were written, while their snapshot is still the one that is asked. What cannot
+    /// be counted is no reason to fail.
+    pub(super) fn count_rows(&self) {
+        let pages = self.pages.take();
+        let sql = "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 \
+                   AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        let roots = self.connection.prepare(sql).and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<_>, _>>()
+        });
+        *self.tally.borrow_mut() = roots.ok().and_then(|roots| pages.tally(&roots));
     }
 
     /// Writes one page; the first tells whether the header agrees with the snapshot.
@@ -69,6 +83,7 @@ impl Sqlite {
             let text = format!("is damaged: its header says {claimed} pages, SQLite finds {}", extent.pages);
             return Err(problem(&self.path, text));
         }
+        self.pages.borrow_mut().push(bytes);
         out.write_all(bytes).map_err(DumpError::Output)
     }
 

@@ -49,6 +49,7 @@ impl Sqlite {
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
         let mut next = 1;
         let mut first_seen = None;
+        self.pages.take();
         loop {
             self.begin_read(cancel)?;
             let end = Instant::now() + self.manners.window;
@@ -66,6 +67,9 @@ impl Sqlite {
                 let Some(row) = rows.next().map_err(failed)? else { break };
                 self.write_page(row.get_ref(0).map_err(failed)?, next, extent, out)?;
                 next += 1;
+            }
+            if next > extent.pages {
+                self.count_rows();
             }
             self.end_read()?;
             if next > extent.pages {
