@@ -13,7 +13,6 @@ mod reader;
 mod redis;
 mod secret;
 mod sqlite;
-mod tail;
 mod tally;
 mod tools;
 
