@@ -47,6 +47,8 @@ class Sink:
         while b"\r\n\r\n" not in data:
             data += connection.recv(65536)
         head, body = data.split(b"\r\n\r\n", 1)
+        if b"expect: 100-continue" in head.lower():
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # as every S3 does
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
                       if line.startswith(b"content-length:"))
         left = length - len(body)

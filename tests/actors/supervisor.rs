@@ -3,6 +3,7 @@
 
 use crate::house::{Deed, House, counts, status};
 use backupy_agent::actors::messages::{ChildDown, ChildExit, ChildName, GetStatus, LinkChanged, Shutdown};
+use backupy_agent::actors::supervisor::SUPERINTEND_INTERVAL;
 use backupy_agent::model::{LinkState, SysExit};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -65,7 +66,7 @@ async fn a_child_that_freezes_is_found_within_two_rounds_and_replaced() {
     let house = House::open(None, false).await;
     for child in NOT_CONNECTIONS {
         house.tell(child, Deed::Freeze).await;
-        sleep(Duration::from_secs(20)).await;
+        sleep(SUPERINTEND_INTERVAL * 2).await;
         assert_eq!(house.lives(child), 2, "{child:?}");
         assert_eq!(counts(&status(&house).await, child), (0, 0, 1), "{child:?}");
     }
@@ -83,7 +84,7 @@ async fn a_child_that_freezes_is_found_within_two_rounds_and_replaced() {
 async fn a_frozen_connection_is_given_up_and_dialled_again() {
     let house = House::open(None, false).await;
     house.tell(ChildName::Connection, Deed::Freeze).await;
-    sleep(Duration::from_secs(22)).await;
+    sleep(SUPERINTEND_INTERVAL * 2).await;
     assert_eq!(house.lives(ChildName::Connection), 2);
     let status = status(&house).await;
     assert_eq!(counts(&status, ChildName::Connection), (0, 0, 1));
@@ -189,12 +190,12 @@ async fn a_child_that_goes_without_a_word_is_missed_at_the_next_round() {
     let house = House::open(None, false).await;
     for child in NOT_CONNECTIONS {
         house.tell(child, Deed::Vanish).await;
-        sleep(Duration::from_secs(10)).await;
+        sleep(SUPERINTEND_INTERVAL).await;
         assert_eq!(house.lives(child), 2, "{child:?}");
         assert_eq!(counts(&status(&house).await, child), (1, 0, 0), "{child:?}");
     }
     house.tell(ChildName::Connection, Deed::Vanish).await;
-    sleep(Duration::from_secs(12)).await;
+    sleep(SUPERINTEND_INTERVAL + Duration::from_secs(2)).await;
     let lives = house.lives(ChildName::Connection);
     assert!(lives >= 2);
 }

@@ -108,7 +108,7 @@ impl Handler<Superintend> for Supervisor {
             Some((child, slot.generation, slot.ties.as_ref()?.are_you_there.clone()))
         });
         let begin = Instant::now();
-        let round = watch::round(asked.collect(), self.interval);
+        let round = watch::round(asked.collect(), watch::answer_limit(self.interval));
         ctx.spawn(round.into_actor(self).map(move |answers, act, ctx| act.round_over(begin, &answers, ctx)));
     }
 }

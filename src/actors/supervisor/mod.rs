@@ -215,7 +215,8 @@ impl Supervisor {
     }
 
     fn frozen(&mut self, child: ChildName, ctx: &mut Context<Self>) {
-        let reason = format!("did not answer within {:.1} s", self.interval.as_secs_f64());
+        let reason =
+            format!("did not answer within {:.1} s", watch::answer_limit(self.interval).as_secs_f64());
         // Should it wake up again, it ends: its successor has its place.
         if let Some(quit) = self.slot(child).ties.as_ref().and_then(|ties| ties.quit.as_ref()) {
             quit.do_send(Quit);

@@ -19,6 +19,7 @@ pub mod parts;
 mod place;
 mod put;
 mod retry;
+mod sum;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ use super::fresh::fresh_urls;
 use super::http::{Body, Client, Request, Source};
 use super::place::Place;
 use super::retry::{MAX_MISMATCHES, Tries};
+use super::sum::Md5Sum;
 use super::{Options, UploadError};
 use crate::backup::deadline::upload_deadline_ms;
 use crate::backup::error::RunError;
@@ -13,8 +14,7 @@ use crate::backup::progress::Progress;
 use crate::backup::spool::Spool;
 use crate::backup::urls::UrlsWanted;
 use crate::model::{RunOrder, unix_ms};
-use data_encoding::{BASE64, HEXLOWER};
-use md5::{Digest, Md5};
+use data_encoding::BASE64;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -53,10 +53,11 @@ impl Put {
         let mut deadline_ms = upload_deadline_ms(&self.order, begun_ms);
         let file = Arc::new(spool.reader()?);
         let source = Source::File { file, offset: 0, len: packed.size_bytes };
+        let mut sum = Md5Sum::of(&source)?;
         let mut tries = Tries::new(&self.options.timing);
         loop {
             tries.count += 1;
-            let over = match self.attempt(&source, packed, progress, tries.unasked).await {
+            let over = match self.attempt(&source, &mut sum, packed, progress, tries.unasked).await {
                 Tried::Done(_) => return Ok(()),
                 Tried::Final(UploadError::Mismatch { place, what }) => {
                     tries.mismatches += 1;
@@ -100,14 +101,20 @@ impl Put {
         Ok(deadline_ms)
     }
 
-    async fn attempt(&self, source: &Source, packed: &Packed, progress: &Progress, unasked: bool) -> Tried {
-        let mut hash = Md5::new();
+    async fn attempt(
+        &self,
+        source: &Source,
+        sum: &mut Md5Sum,
+        packed: &Packed,
+        progress: &Progress,
+        unasked: bool,
+    ) -> Tried {
         let sent = Cell::new(0);
         let moved = |bytes| {
             sent.set(sent.get() + bytes);
             progress.uploading(sent.get(), packed.size_bytes);
         };
-        let body = Body::new(source, self.options.rate.clone(), &mut hash, &moved);
+        let body = Body::new(source, self.options.rate.clone(), &moved);
         let content_type = Some(CONTENT_TYPE);
         let request = Request { method: "PUT", place: &self.place, content_type, unasked, body };
         let answer = match self.client.send(request).await {
@@ -133,11 +140,11 @@ impl Put {
                 mismatch("its SHA-256 differs")
             };
         }
-        match md5_of(&answer) {
-            Some(md5) if md5 != HEXLOWER.encode(&hash.finalize()) => {
-                mismatch("its ETag is not the MD5 of what was sent")
-            }
-            Some(_) | None => Tried::Done(answer),
+        let Some(theirs) = md5_of(&answer) else { return Tried::Done(answer) };
+        match sum.get().await {
+            Ok(ours) if ours == theirs => Tried::Done(answer),
+            Ok(_) => mismatch("its ETag is not the MD5 of what was sent"),
+            Err(why) => Tried::again(why),
         }
     }
 }

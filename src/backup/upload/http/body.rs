@@ -60,15 +60,19 @@ pub struct Body<'a> {
     source: &'a Source,
     at: u64,
     rate: Rate,
-    hash: &'a mut Md5,
+    hash: Option<&'a mut Md5>,
     moved: &'a dyn Fn(u64),
 }
 
 impl<'a> Body<'a> {
-    /// From the first byte; `hash` takes all that is read, `moved` hears how many bytes the store took more.
-    pub fn new(source: &'a Source, rate: Rate, hash: &'a mut Md5, moved: &'a dyn Fn(u64)) -> Self {
-        *hash = Md5::new();
-        Self { source, at: 0, rate, hash, moved }
+    /// From the first byte; `moved` hears how many bytes the store took more.
+    pub fn new(source: &'a Source, rate: Rate, moved: &'a dyn Fn(u64)) -> Self {
+        Self { source, at: 0, rate, hash: None, moved }
+    }
+
+    /// `hash` takes all that is read.
+    pub fn hashed(self, hash: &'a mut Md5) -> Self {
+        Self { hash: Some(hash), ..self }
     }
 
     /// Bytes.
@@ -86,7 +90,9 @@ impl<'a> Body<'a> {
             sleep_until(until.into()).await;
         }
         self.at += piece.len() as u64;
-        self.hash.update(&piece);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&piece);
+        }
         Ok(Some(piece))
     }
 

@@ -56,8 +56,7 @@ impl Parts {
     }
 
     async fn ask(&self, source: &Source, place: &Place) -> Tried {
-        let mut hash = Md5::new();
-        let body = Body::new(source, self.options.rate.clone(), &mut hash, &|_| {});
+        let body = Body::new(source, self.options.rate.clone(), &|_| {});
         let content_type = place.signs_content_type.then_some("application/xml");
         let request = Request { method: "POST", place, content_type, unasked: true, body };
         match self.client.send(request).await {

@@ -230,7 +230,7 @@ impl Parts {
                 self.progress.uploading(self.sent_bytes.get(), self.total_bytes.get());
             }
         };
-        let body = Body::new(&part.source, self.options.rate.clone(), &mut hash, &moved);
+        let body = Body::new(&part.source, self.options.rate.clone(), &moved).hashed(&mut hash);
         let content_type = place.signs_content_type.then_some("application/octet-stream");
         let request = Request { method: "PUT", place, content_type, unasked, body };
         let sent = self.client.send(request).await;
@@ -263,8 +263,8 @@ impl Parts {
     /// Gives the upload up at the store: what it has of it costs money until then.
     pub async fn abort(&self) {
         let Some(place) = self.signed.abort() else { return };
-        let (source, mut hash) = (Source::Memory(Default::default()), Md5::new());
-        let body = Body::new(&source, self.options.rate.clone(), &mut hash, &|_| {});
+        let source = Source::Memory(Default::default());
+        let body = Body::new(&source, self.options.rate.clone(), &|_| {});
         let request = Request { method: "DELETE", place: &place, content_type: None, unasked: true, body };
         let what = match timeout(ABORT_LIMIT, self.client.send(request)).await {
             Ok(Ok(answer)) if answer.is_success() || answer.status == 404 => {
