@@ -70,6 +70,8 @@ pub struct Options {
     pub spool: SpoolUse,
     /// `backup.zstd_level`
     pub zstd_level: i32,
+    /// `backup.gzip_level`
+    pub gzip_level: u32,
     /// `backup.threads`
     pub threads: u32,
     /// Limits of the spool's file system.
@@ -210,6 +212,7 @@ async fn seal(
     let packing = Packing {
         compression,
         zstd_level: options.zstd_level,
+        gzip_level: options.gzip_level,
         threads: options.threads,
         key: job.order.dek.clone(),
         room: options.room.clone(),

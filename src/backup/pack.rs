@@ -27,9 +27,6 @@ const MAX_THREADS: u32 = 16;
 /// What zstd writes at once: hand-overs to the sealer are copies, few are enough.
 const OUT_BUFFER_LEN: usize = 128 * 1024;
 
-/// zstd's and gzip's levels for people who did not choose.
-const GZIP_LEVEL: u32 = 6;
-
 /// How to pack.
 #[derive(Clone, Debug)]
 pub struct Packing {
@@ -37,6 +34,8 @@ pub struct Packing {
     pub compression: Compression,
     /// 1 to 22.
     pub zstd_level: i32,
+    /// 1 to 9.
+    pub gzip_level: u32,
     /// zstd's workers.
     pub threads: u32,
     /// Seals the object.
@@ -98,7 +97,7 @@ impl<'a> Chain<'a> {
                 Self::Zstd(Box::new(encoder))
             }
             Compression::Gzip => {
-                Self::Gzip(Box::new(GzEncoder::new(sealer, flate2::Compression::new(GZIP_LEVEL))))
+                Self::Gzip(Box::new(GzEncoder::new(sealer, flate2::Compression::new(packing.gzip_level))))
             }
             Compression::None => Self::Plain(Box::new(sealer)),
         })

@@ -48,6 +48,7 @@ impl Site {
             spool_dir: dir.path().join("spool"),
             spool: Default::default(),
             zstd_level: 3,
+            gzip_level: 6,
             threads: 2,
             room: Room::default(),
             host: drivers::Host::default(),
@@ -168,7 +169,8 @@ fn feed(
     room: Room,
     write: impl FnOnce(&mut PipeWriter) -> bool + Send,
 ) -> Result<Option<Packed>, RunError> {
-    let packing = Packing { compression, zstd_level: 3, threads: 2, key: KEY.to_vec().into(), room };
+    let packing =
+        Packing { compression, zstd_level: 3, gzip_level: 6, threads: 2, key: KEY.to_vec().into(), room };
     let (mut writer, reader) = pipe(Cancel::new());
     std::thread::scope(|scope| {
         scope.spawn(move || {

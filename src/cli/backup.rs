@@ -4,11 +4,12 @@ mod key;
 mod work;
 
 use super::opening::Failure;
+use super::run_args::RunArgs;
 use super::settings_args::warn;
 use super::{CliError, CliResult, print, print_json};
 use crate::backup::RunError;
 use crate::model::{Completed, Compression, Secret, SysExit, TargetSpec};
-use crate::settings::{DEFAULT_FILE, load_target};
+use crate::settings::{DEFAULT_FILE, Flag, ForTarget, RunSettings, Sources, load_for_target};
 use clap::{ArgGroup, ValueEnum};
 use indicatif::DecimalBytes;
 use serde::Serialize;
@@ -24,11 +25,12 @@ The target is a table of the configuration file:
   database = \"/srv/shop/shop.db\"
 
 with host, port, username, password_ref (env:NAME, file:/PATH, credential:NAME), strategy (tcp, unix_socket, \
-docker_exec) and container_id where the engine needs them. Objects are always encrypted; without the key nobody opens \
+docker_exec) and container_id where the engine needs them. What the daemon's own runs keep to, this does too: \
+server.proxy, server.ca_file, state.min_free_bytes and the section [backup], from file, environment and flags. Objects are always encrypted; without the key nobody opens \
 them, so keep a copy of it elsewhere: backupy-agent decrypt --key-file KEY --in OBJECT --out FILE.
 
 The file appears under its name only when the whole object was written and opened again. To standard output it \
-goes after that, out of a spool in --spool-dir.
+goes after that, out of a spool in backup.spool_dir or, where none is named, the directory for temporary files.
 
 Exit codes: 0 stored, 64 wrong flags, 65 the key is none, 66 no such key or URL file, 69 the database or the store \
 does not do its part, 73 the output or the key exists, 74 the disk failed or is full, 75 stopped by a signal, \
@@ -65,25 +67,9 @@ pub struct Args {
     /// How the object is made smaller.
     #[arg(long, value_enum, default_value_t = Packed::Zstd)]
     compression: Packed,
-    /// 1 (fast) to 22 (small).
-    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
-    zstd_level: i32,
-    /// Compression threads [default: the cores of the host].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
-    threads: Option<u32>,
-    /// Where the object lies until it is whole, for standard output and URLs [default: the directory for temporary
-    /// files]. On its way to --out FILE it lies beside that.
-    #[arg(long, value_name = "DIR")]
-    spool_dir: Option<PathBuf>,
     /// Stop, and fail, when it takes longer than so many seconds.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// PEM file with roots to trust, for --put-url-file.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Take an http URL too.
-    #[arg(long)]
-    allow_insecure: bool,
     /// Replace --out when it exists.
     #[arg(long)]
     force: bool,
@@ -93,6 +79,8 @@ pub struct Args {
     /// Print the result, or the error, as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    runs: Box<RunArgs>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -193,15 +181,25 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
         let text = format!("cannot create {}: there is no such directory", dir.display());
         return Err(CliError::new(SysExit::CannotCreate, text));
     }
-    let target = load_target(&args.config, &args.target)?;
+    let (target, settings) = settings(&args)?;
     let put_url = args.put_url_file.as_deref().map(read_url).transpose()?;
     let key =
         key::Key::of(args.key_file.as_deref(), args.key_out.as_deref()).map_err(|error| told(&error))?;
-    let work = work::Work { args: &args, target, put_url, key: key.dek(), to_stdout };
+    let work = work::Work { args: &args, target, settings, put_url, key: key.dek(), to_stdout };
     let completed = work.run()?;
     // What was sealed with it is stored: from here on it stays.
     key.keep();
     Ok(completed)
+}
+
+/// The target, and how the daemon would run it: file, environment and flags.
+fn settings(args: &Args) -> Result<(TargetSpec, RunSettings), CliError> {
+    let flags = args.runs.as_ref().clone().flags().into_iter();
+    let flags = flags.filter_map(|(key, value)| Some(Flag { key, value: value? })).collect();
+    let sources = Sources::of_process(Some(args.config.clone()), flags);
+    let ForTarget { target, runs, warnings } = load_for_target(&sources, &args.target)?;
+    warn(&warnings);
+    Ok((target, runs))
 }
 
 fn read_url(path: &std::path::Path) -> Result<Secret, CliError> {

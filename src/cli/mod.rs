@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod rekey;
 mod run;
+mod run_args;
 mod settings_args;
 mod state;
 mod status;

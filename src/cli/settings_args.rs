@@ -1,6 +1,7 @@
 //! The flags that set what the file and the environment set too.
 
 use super::CliError;
+use super::run_args::RunArgs;
 use crate::model::SysExit;
 use crate::settings::{Faults, Flag, Loaded, Sources, load, load_state_dir};
 use std::io::Write;
@@ -23,27 +24,12 @@ pub struct SettingsArgs {
     /// File that holds the agent key.
     #[arg(long, value_name = "FILE")]
     agent_key_file: Option<String>,
-    /// PEM file with the roots that the control plane's certificate must lead to.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<String>,
     /// Base64 SHA-256 of accepted public keys, separated by commas.
     #[arg(long, value_name = "PINS")]
     pins: Option<String>,
-    /// Allow http and ws, for development.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    allow_insecure: Option<String>,
-    /// HTTP proxy that takes CONNECT.
-    #[arg(long, value_name = "URL")]
-    proxy: Option<String>,
-    /// Hosts that are reached without the proxy, separated by commas.
-    #[arg(long, value_name = "HOSTS")]
-    no_proxy: Option<String>,
     /// Bound of the disk queue, such as "256 MiB".
     #[arg(long, value_name = "SIZE")]
     max_queue_bytes: Option<String>,
-    /// Free space below which new work is refused, such as "64 MiB".
-    #[arg(long, value_name = "SIZE")]
-    min_free_bytes: Option<String>,
     /// trace, debug, info, warn or error.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -65,36 +51,14 @@ pub struct SettingsArgs {
     /// The time of one hook, such as "30s"; at most 15min.
     #[arg(long, value_name = "TIME")]
     hooks_timeout: Option<String>,
-    /// Directory for encrypted objects on their way.
-    #[arg(long, value_name = "DIR")]
-    spool_dir: Option<String>,
-    /// Whether a whole object lies on the disk before it goes up: auto, always or never.
-    #[arg(long, value_name = "USE")]
-    spool: Option<String>,
-    /// 1 to 22.
-    #[arg(long, value_name = "LEVEL")]
-    zstd_level: Option<String>,
-    /// Compression threads.
-    #[arg(long, value_name = "COUNT")]
-    threads: Option<String>,
-    /// Niceness of dump tools, 0 to 19.
-    #[arg(long, value_name = "NUMBER")]
-    nice: Option<String>,
-    /// Dump tools read the disk only when nobody else does.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    idle_io: Option<String>,
-    /// Read no faster from databases, such as "10 MiB"; 0 is no limit.
-    #[arg(long, value_name = "SIZE")]
-    max_read_bytes_per_sec: Option<String>,
-    /// Upload no faster; 0 is no limit.
-    #[arg(long, value_name = "SIZE")]
-    max_upload_bytes_per_sec: Option<String>,
     /// Let the control plane replace this binary.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     update_enabled: Option<String>,
     /// File with the key that updates are signed with.
     #[arg(long, value_name = "FILE")]
     update_public_key_file: Option<String>,
+    #[command(flatten)]
+    runs: RunArgs,
 }
 
 impl SettingsArgs {
@@ -103,14 +67,9 @@ impl SettingsArgs {
         let flags = [
             ("server.url", self.server_url),
             ("server.agent_key_file", self.agent_key_file),
-            ("server.ca_file", self.ca_file),
             ("server.pins", self.pins),
-            ("server.allow_insecure", self.allow_insecure),
-            ("server.proxy", self.proxy),
-            ("server.no_proxy", self.no_proxy),
             ("state.dir", self.state_dir),
             ("state.max_queue_bytes", self.max_queue_bytes),
-            ("state.min_free_bytes", self.min_free_bytes),
             ("log.level", self.log_level),
             ("log.format", self.log_format),
             ("metrics.listen", self.metrics_listen),
@@ -118,18 +77,13 @@ impl SettingsArgs {
             ("docker.discovery", self.docker_discovery),
             ("hooks.enabled", self.hooks_enabled),
             ("hooks.timeout", self.hooks_timeout),
-            ("backup.spool_dir", self.spool_dir),
-            ("backup.spool", self.spool),
-            ("backup.zstd_level", self.zstd_level),
-            ("backup.threads", self.threads),
-            ("backup.nice", self.nice),
-            ("backup.idle_io", self.idle_io),
-            ("backup.max_read_bytes_per_sec", self.max_read_bytes_per_sec),
-            ("backup.max_upload_bytes_per_sec", self.max_upload_bytes_per_sec),
             ("update.enabled", self.update_enabled),
             ("update.public_key_file", self.update_public_key_file),
         ];
-        let given = flags.into_iter().filter_map(|(key, value)| Some(Flag { key, value: value? }));
+        let given = flags
+            .into_iter()
+            .chain(self.runs.flags())
+            .filter_map(|(key, value)| Some(Flag { key, value: value? }));
         Sources::of_process(self.config, given.collect())
     }
 

@@ -106,6 +106,7 @@ pub const KEYS: &[Key] = &[
     key("backup.spool_dir", &["BACKUPY_BACKUP_SPOOL_DIR"], "spool-dir", Kind::Text, None),
     key("backup.spool", &["BACKUPY_BACKUP_SPOOL"], "spool", Kind::Text, Some("auto")),
     key("backup.zstd_level", &["BACKUPY_BACKUP_ZSTD_LEVEL"], "zstd-level", Kind::Integer, Some("3")),
+    key("backup.gzip_level", &["BACKUPY_BACKUP_GZIP_LEVEL"], "gzip-level", Kind::Integer, Some("6")),
     key("backup.threads", &["BACKUPY_BACKUP_THREADS"], "threads", Kind::Integer, None),
     key("backup.nice", &["BACKUPY_BACKUP_NICE"], "nice", Kind::Integer, Some("10")),
     key("backup.idle_io", &["BACKUPY_BACKUP_IDLE_IO"], "idle-io", Kind::Bool, Some("false")),

@@ -8,8 +8,9 @@ use super::layers::{self, Flag, Layer, Sources};
 use super::raw::{Field, Raw};
 use super::shown::mask_url;
 use super::size;
-use super::types::Settings;
-use super::validate;
+use super::types::{RunSettings, Settings};
+use super::{targets, validate};
+use crate::model::TargetSpec;
 use config::{Config, Value, ValueKind};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -47,9 +48,21 @@ impl Loaded {
     }
 }
 
+/// One target of the file, and what a run of it is done with.
+#[derive(Clone, Debug)]
+pub struct ForTarget {
+    /// The database.
+    pub target: TargetSpec,
+    /// As the daemon would.
+    pub runs: RunSettings,
+    /// What is not wrong, but an operator should know.
+    pub warnings: Vec<String>,
+}
+
 /// The layers put over each other.
 struct Merged {
     raw: Raw,
+    targets: BTreeMap<String, TargetSpec>,
     origins: BTreeMap<&'static str, String>,
     agent_key: Option<SecretString>,
     faults: Vec<Fault>,
@@ -62,13 +75,38 @@ struct Merged {
 /// Everything that is wrong, at once. Only a file with syntax errors hides the rest: what it would
 /// have said is not known.
 pub fn load(sources: &Sources) -> Result<Loaded, Faults> {
-    let Merged { raw, origins, agent_key, faults, warnings } = merge(sources)?;
+    let Merged { raw, origins, agent_key, faults, warnings, .. } = merge(sources)?;
     let mut check = Check { sources, origins, faults, warnings };
     match validate::settings(&mut check, raw, agent_key) {
         Some(settings) if check.faults.is_empty() => {
             Ok(Loaded { rows: rows(&settings, &check), warnings: check.warnings, settings })
         }
         _ => Err(Faults(check.faults)),
+    }
+}
+
+/// What `backup` needs, which knows neither a control plane nor an agent key. Spools lie in the directory for temporary
+/// files, unless somebody names another: the daemon's is the daemon's.
+///
+/// # Errors
+/// Everything that is wrong with the file or with what runs use; a name that the file does not have.
+pub fn load_for_target(sources: &Sources, name: &str) -> Result<ForTarget, Faults> {
+    let Merged { raw, targets, origins, faults, warnings, .. } = merge(sources)?;
+    let mut check = Check { sources, origins, faults, warnings };
+    let runs = validate::runs(&mut check, raw, std::env::temp_dir());
+    let file = sources.file.as_ref().unwrap_or(&sources.default_file);
+    let target = targets::find(targets, file.display(), name);
+    match (runs, target) {
+        (Some(runs), Ok(target)) if check.faults.is_empty() => {
+            Ok(ForTarget { target, runs, warnings: check.warnings })
+        }
+        (_, target) => {
+            // A target that is wrong is not there either: what is wrong with it says more.
+            if let (Err(fault), true) = (target, check.faults.is_empty()) {
+                check.faults.push(fault);
+            }
+            Err(Faults(check.faults))
+        }
     }
 }
 
@@ -104,7 +142,7 @@ fn merge(sources: &Sources) -> Result<Merged, Faults> {
     let merged = builder.build().map_err(unusable)?;
     let origins = KEYS.iter().filter_map(|key| Some((key.name, origin(&merged.cache, key.name)?))).collect();
     let raw = merged.try_deserialize::<Raw>().map_err(unusable)?;
-    Ok(Merged { raw, origins, agent_key, faults, warnings })
+    Ok(Merged { raw, targets: parsed.targets, origins, agent_key, faults, warnings })
 }
 
 /// The built-in defaults as a layer like the others.
@@ -163,6 +201,7 @@ fn value(settings: &Settings, check: &Check<'_>, key: &str) -> String {
         "backup.spool_dir" => backup.spool_dir.display().to_string(),
         "backup.spool" => backup.spool.name().to_owned(),
         "backup.zstd_level" => backup.zstd_level.to_string(),
+        "backup.gzip_level" => backup.gzip_level.to_string(),
         "backup.threads" => backup.threads.to_string(),
         "backup.nice" => backup.nice.to_string(),
         "backup.idle_io" => backup.idle_io.to_string(),

@@ -36,11 +36,13 @@ mod validate;
 pub use fault::{Fault, Faults};
 pub use keys::{KEYS, Key, Kind};
 pub use layers::{Flag, Sources};
-pub use load::{Loaded, Row, load, load_state_dir};
+pub use load::{ForTarget, Loaded, Row, load, load_for_target, load_state_dir};
 pub use rekey::{WhichKey, rekey_key};
 pub use state_dir::prepare;
-pub use targets::load_target;
-pub use types::{Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update};
+pub use types::{
+    Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, RunSettings, Server, Settings, State, Stores,
+    Update,
+};
 
 /// Where the file is when no `--config` names one.
 pub const DEFAULT_FILE: &str = "/etc/backupy-agent/agent.toml";

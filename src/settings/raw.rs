@@ -183,6 +183,7 @@ raw! {
         spool_dir: String,
         spool: String,
         zstd_level: i64,
+        gzip_level: i64,
         threads: i64,
         nice: i64,
         idle_io: bool,

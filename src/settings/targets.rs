@@ -1,13 +1,12 @@
 //! `[targets.NAME]`: databases that `backup` reads without a control plane. The daemon has its own from there, and only
 //! checks these.
 
-use super::fault::{Fault, Faults};
-use super::file;
+use super::fault::Fault;
 use super::keys::nearest;
 use super::shown::shown;
 use crate::model::{Connection, Engine, Strategy, TargetSpec};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt::Display;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -30,19 +29,19 @@ const ENGINES: [(&str, Engine); 6] = [
 const STRATEGIES: [(&str, Strategy); 3] =
     [("tcp", Strategy::Tcp), ("unix_socket", Strategy::UnixSocket), ("docker_exec", Strategy::DockerExec)];
 
-/// The target of that name in a configuration file.
+/// The target of that name.
 ///
 /// # Errors
-/// Everything that is wrong with the file; a name that it does not have, with those that it has.
-pub fn load_target(path: &Path, name: &str) -> Result<TargetSpec, Faults> {
-    let file::Parsed { mut targets, faults, .. } = file::read(path).map_err(Faults)?;
-    if !faults.is_empty() {
-        return Err(Faults(faults));
-    }
+/// A name that the file does not have, with those that it has.
+pub(super) fn find(
+    mut targets: BTreeMap<String, TargetSpec>,
+    file: impl Display,
+    name: &str,
+) -> Result<TargetSpec, Fault> {
     targets.remove(name).ok_or_else(|| {
         let known = targets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {known}") };
-        Faults(vec![Fault::of_place(path.display(), format!("has no [targets.{}]: {known}", shown(name)))])
+        Fault::of_place(file, format!("has no [targets.{}]: {known}", shown(name)))
     })
 }
 
@@ -145,12 +144,15 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Sources, load_for_target};
 
     fn load(text: &str, name: &str) -> Result<TargetSpec, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
         std::fs::write(&path, text).unwrap();
-        load_target(&path, name).map_err(|faults| faults.to_string())
+        let nothing = BTreeMap::new();
+        let sources = Sources { file: None, default_file: path, environment: nothing, flags: Vec::new() };
+        load_for_target(&sources, name).map(|loaded| loaded.target).map_err(|faults| faults.to_string())
     }
 
     #[test]

@@ -30,6 +30,53 @@ pub struct Settings {
     pub update: Update,
 }
 
+/// What every run is done with, ordered or not: nothing of the control plane is in it.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
+    /// The ways out.
+    pub stores: Stores,
+    /// `state.min_free_bytes`
+    pub min_free_bytes: u64,
+    /// How databases are read and packed.
+    pub backup: Backup,
+}
+
+/// How object stores are reached: the same keys as for the control plane.
+#[derive(Clone)]
+pub struct Stores {
+    /// `server.allow_insecure`
+    pub allow_insecure: bool,
+    /// `server.ca_file`
+    pub ca_file: Option<PathBuf>,
+    /// `server.proxy`
+    pub proxy: Option<Url>,
+    /// `server.no_proxy`
+    pub no_proxy: Vec<String>,
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores")
+            .field("allow_insecure", &self.allow_insecure)
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &self.proxy.as_ref().map(mask_url))
+            .field("no_proxy", &self.no_proxy)
+            .finish()
+    }
+}
+
+impl Settings {
+    /// Of the daemon's runs.
+    pub fn of_runs(&self) -> RunSettings {
+        let Server { allow_insecure, ca_file, proxy, no_proxy, .. } = self.server.clone();
+        RunSettings {
+            stores: Stores { allow_insecure, ca_file, proxy, no_proxy },
+            min_free_bytes: self.state.min_free_bytes,
+            backup: self.backup.clone(),
+        }
+    }
+}
+
 /// `[server]`
 #[derive(Clone)]
 pub struct Server {
@@ -186,6 +233,8 @@ pub struct Backup {
     pub spool: SpoolUse,
     /// 1 to 22.
     pub zstd_level: i32,
+    /// 1 to 9, for jobs that ask for gzip.
+    pub gzip_level: u32,
     /// Of zstd's workers, at least 1.
     pub threads: u32,
     /// Added to the niceness of dump tools, 0 to 19.

@@ -4,14 +4,15 @@ use super::check::{Check, absolute};
 use super::raw::{Field, Raw, RawBackup, RawHooks, RawLog, RawServer, RawState, RawUpdate, Size};
 use super::shown::shown;
 use super::types::{
-    Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, Server, Settings, State, Update,
+    Backup, Docker, Hooks, Log, LogFormat, LogLevel, Metrics, RunSettings, Server, Settings, State, Stores,
+    Update,
 };
 use super::{agent_key, network, size};
 use crate::model::SpoolUse;
 use humantime_serde::re::humantime::parse_duration;
 use secrecy::SecretString;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Below this the queue could not hold one result of a run beside some log events.
@@ -19,6 +20,9 @@ const MIN_QUEUE_BYTES: u64 = 1024 * 1024;
 
 /// What zstd knows.
 const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = 1..=22;
+
+/// What gzip knows.
+const GZIP_LEVELS: std::ops::RangeInclusive<i64> = 1..=9;
 
 /// More workers than this only cost memory: each keeps a job of its own in flight.
 const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
@@ -42,7 +46,7 @@ pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString
     let socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
     let discovery = check.take("docker.discovery", raw.docker.discovery);
     let hooks = hooks(check, raw.hooks);
-    let backup = backup(check, raw.backup, state.as_ref().map(|state| state.dir.as_path()));
+    let backup = backup(check, raw.backup, state.as_ref().map(|state| state.dir.join("spool")));
     let update = update(check, raw.update);
     Some(Settings {
         server: server?,
@@ -56,31 +60,43 @@ pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString
     })
 }
 
-fn server(check: &mut Check<'_>, raw: RawServer, inline: Option<SecretString>) -> Option<Server> {
-    let allow_insecure = check.take("server.allow_insecure", raw.allow_insecure);
-    let url = check.take("server.url", raw.url);
+/// What runs need, and nothing else is looked at. Spools lie in `spool_dir` where no other is named.
+pub(super) fn runs(check: &mut Check<'_>, raw: Raw, spool_dir: PathBuf) -> Option<RunSettings> {
+    let mut server = raw.server;
+    let allow_insecure = check.take("server.allow_insecure", std::mem::take(&mut server.allow_insecure));
+    let stores = stores(check, server, allow_insecure);
+    let min_free_bytes = min_free_bytes(check, raw.state.min_free_bytes);
+    let backup = backup(check, raw.backup, Some(spool_dir));
+    Some(RunSettings { stores: stores?, min_free_bytes: min_free_bytes?, backup: backup? })
+}
+
+fn server(check: &mut Check<'_>, mut raw: RawServer, inline: Option<SecretString>) -> Option<Server> {
+    let allow_insecure = check.take("server.allow_insecure", std::mem::take(&mut raw.allow_insecure));
+    let url = check.take("server.url", std::mem::take(&mut raw.url));
     // Where the switch itself is unreadable, one fault is enough.
     let url = url.and_then(|text| network::server_url(check, &text, allow_insecure.unwrap_or(true)));
-    let agent_key = agent_key::find(check, raw.agent_key, inline, raw.agent_key_file);
+    let (key, key_file) = (std::mem::take(&mut raw.agent_key), std::mem::take(&mut raw.agent_key_file));
+    let agent_key = agent_key::find(check, key, inline, key_file);
+    let pins = check.take("server.pins", std::mem::take(&mut raw.pins));
+    let pins = pins.map(|pins| network::pins(check, &pins));
+    let Stores { allow_insecure, ca_file, proxy, no_proxy } = stores(check, raw, allow_insecure)?;
+    let (url, agent_key, pins) = (url?, agent_key?, pins??);
+    Some(Server { url, agent_key, ca_file, pins, allow_insecure, proxy, no_proxy })
+}
+
+/// The keys of `[server]` that say how anything is reached.
+fn stores(check: &mut Check<'_>, raw: RawServer, allow_insecure: Option<bool>) -> Option<Stores> {
     let ca_file = check.take_text("server.ca_file", raw.ca_file).and_then(absolute);
     if let Some(path) = &ca_file {
         network::check_ca_file(check, path);
     }
-    let pins = check.take("server.pins", raw.pins).map(|pins| network::pins(check, &pins));
     let proxy = check.take_text("server.proxy", raw.proxy).map(|text| network::proxy(check, &text));
     let no_proxy = check.take("server.no_proxy", raw.no_proxy);
-    Some(Server {
-        url: url?,
-        agent_key: agent_key?,
-        ca_file,
-        pins: pins??,
-        allow_insecure: allow_insecure?,
-        proxy: match proxy {
-            Some(proxy) => Some(proxy?),
-            None => None,
-        },
-        no_proxy: no_proxy?,
-    })
+    let proxy = match proxy {
+        Some(proxy) => Some(proxy?),
+        None => None,
+    };
+    Some(Stores { allow_insecure: allow_insecure?, ca_file, proxy, no_proxy: no_proxy? })
 }
 
 /// `state.dir`, absolute.
@@ -97,9 +113,13 @@ fn state(check: &mut Check<'_>, raw: RawState) -> Option<State> {
     let dir = state_dir(check, raw.dir);
     let queue = check.take("state.max_queue_bytes", raw.max_queue_bytes);
     let queue = queue.and_then(|size| bytes(check, "state.max_queue_bytes", &size, MIN_QUEUE_BYTES, false));
-    let free = check.take("state.min_free_bytes", raw.min_free_bytes);
-    let free = free.and_then(|size| bytes(check, "state.min_free_bytes", &size, 0, true));
+    let free = min_free_bytes(check, raw.min_free_bytes);
     Some(State { dir: dir?, max_queue_bytes: queue?, min_free_bytes: free? })
+}
+
+fn min_free_bytes(check: &mut Check<'_>, size: Field<Size>) -> Option<u64> {
+    let size = check.take("state.min_free_bytes", size)?;
+    bytes(check, "state.min_free_bytes", &size, 0, true)
 }
 
 /// A number of bytes of at least `least`, or 0 where that means off.
@@ -153,7 +173,7 @@ fn hooks(check: &mut Check<'_>, raw: RawHooks) -> Option<Hooks> {
     Some(Hooks { enabled: enabled?, timeout: timeout? })
 }
 
-fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Option<Backup> {
+fn backup(check: &mut Check<'_>, raw: RawBackup, default_spool_dir: Option<PathBuf>) -> Option<Backup> {
     let spool_dir = check.take_text("backup.spool_dir", raw.spool_dir);
     let spool = check.take("backup.spool", raw.spool).and_then(|name| {
         SpoolUse::from_name(name.trim())
@@ -161,6 +181,8 @@ fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Op
     });
     let level = check.take("backup.zstd_level", raw.zstd_level);
     let level = level.and_then(|level| within(check, "backup.zstd_level", level, ZSTD_LEVELS));
+    let gzip = check.take("backup.gzip_level", raw.gzip_level);
+    let gzip = gzip.and_then(|level| within(check, "backup.gzip_level", level, GZIP_LEVELS));
     let given = raw.threads.is_given();
     let threads = check.take("backup.threads", raw.threads);
     let threads = match threads {
@@ -184,9 +206,10 @@ fn backup(check: &mut Check<'_>, raw: RawBackup, state_dir: Option<&Path>) -> Op
         max_upload_bytes_per_sec: upload?,
         spool_dir: match spool_dir {
             Some(dir) => absolute(dir)?,
-            None => state_dir?.join("spool"),
+            None => default_spool_dir?,
         },
         zstd_level: i32::try_from(level?).ok()?,
+        gzip_level: u32::try_from(gzip?).ok()?,
         threads: u32::try_from(threads?).ok()?,
     })
 }

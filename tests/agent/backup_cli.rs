@@ -14,10 +14,10 @@ use tempfile::TempDir;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A host: a database, a configuration that names it, a folder for objects.
-struct Host(TempDir);
+pub struct Host(TempDir);
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let host = Self(tempfile::tempdir().unwrap());
         let config = format!(
             "[targets.shop]\ntype = \"sqlite\"\ndatabase = \"{}\"\n[targets.gone]\ntype = \"sqlite\"\ndatabase = \"{}\"\n",
@@ -37,11 +37,11 @@ impl Host {
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn backup(&self, target: &str, arguments: &[&str]) -> Command {
+    pub fn backup(&self, target: &str, arguments: &[&str]) -> Command {
         let mut command = command();
         command.args(["backup", "--target", target, "--config"]).arg(self.path("agent.toml")).args(arguments);
         command.current_dir(self.path("out")).stdin(Stdio::null());
@@ -72,15 +72,15 @@ impl Host {
     }
 }
 
-fn output(command: &mut Command) -> Output {
+pub fn output(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

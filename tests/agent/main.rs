@@ -5,6 +5,7 @@
 mod common;
 
 mod backup_cli;
+mod backup_settings;
 mod bad_input;
 mod config;
 mod daemon;

@@ -57,6 +57,7 @@ impl Site {
             spool_dir: dir.path().join("spool"),
             spool: Default::default(),
             zstd_level: 1,
+            gzip_level: 6,
             threads: 1,
             room: Room::default(),
             host: Host { tools, manners: Manners { nice: 5, idle_io: false } },

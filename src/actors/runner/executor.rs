@@ -99,6 +99,7 @@ mod tests {
             spool_dir: dir.to_owned(),
             spool: Default::default(),
             zstd_level: 3,
+            gzip_level: 6,
             threads: 1,
             room: backup::Room::default(),
             host: backup::drivers::Host::default(),

@@ -15,6 +15,7 @@ mod executor;
 mod going;
 mod measure;
 mod news;
+mod options;
 mod orders;
 mod recovery;
 mod table;
@@ -23,6 +24,7 @@ mod urls;
 
 pub use executor::{Executor, ThreadExecutor};
 pub use measure::describe;
+pub use options::run_options;
 
 use super::life::Life;
 use super::messages::{

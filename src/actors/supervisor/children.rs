@@ -11,10 +11,9 @@ use crate::actors::heartbeat::{Heartbeat, HeartbeatDeps, HeartbeatNeighbours};
 use crate::actors::life::Life;
 use crate::actors::messages::ChildName;
 use crate::actors::queue::{Queue, QueueDeps, QueueNeighbours};
-use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor};
+use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor, run_options};
 use crate::actors::state_store::{Opener, StateStore, StateStoreDeps, StateStoreNeighbours};
 use crate::backup;
-use crate::channel::Routes;
 use crate::channel::dial::Dialer;
 use crate::model::unix_ms;
 use crate::probe::health::NetworkProber;
@@ -25,7 +24,6 @@ use crate::wire::v1;
 use actix::prelude::*;
 use std::rc::Rc;
 use std::sync::Arc;
-use url::Url;
 
 /// Makes the real children.
 pub struct Children {
@@ -64,42 +62,15 @@ impl Children {
     }
 
     fn backup_options(&self) -> backup::Options {
-        let Settings { backup, server, hooks, state, .. } = &self.settings;
-        backup::Options {
-            spool_dir: backup.spool_dir.clone(),
-            spool: backup.spool,
-            zstd_level: backup.zstd_level,
-            threads: backup.threads,
-            room: backup::Room { min_free_bytes: state.min_free_bytes, ..backup::Room::default() },
-            host: backup::drivers::Host {
-                tools: backup::drivers::Tools::default(),
-                manners: backup::Manners { nice: backup.nice, idle_io: backup.idle_io },
-            },
-            read_rate: backup::Rate::new(backup.max_read_bytes_per_sec),
-            upload: backup::upload::Options {
-                allow_insecure: server.allow_insecure,
-                ca_file: server.ca_file.clone(),
-                timing: backup::upload::Timing::default(),
-                rate: backup::Rate::new(backup.max_upload_bytes_per_sec),
-                connect: to_store(server.proxy.clone(), server.no_proxy.clone()),
-            },
-            hooks: backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout },
-        }
+        let hooks = self.settings.hooks;
+        let hooks = backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout };
+        run_options(&self.settings.of_runs(), hooks)
     }
 }
 
 /// How the state is opened, the first time and later.
 pub fn store_options(settings: &Settings) -> Options {
     Options { min_free_bytes: settings.state.min_free_bytes, ..Options::default() }
-}
-
-/// The way to object stores: through the proxy, but for the hosts that are reached without it.
-pub fn to_store(proxy: Option<Url>, no_proxy: Vec<String>) -> Arc<backup::upload::Connect> {
-    let routes = Routes::new(proxy, no_proxy);
-    Arc::new(move |host, port| {
-        let routes = routes.clone();
-        Box::pin(async move { routes.connect(&host, port).await.map_err(|error| error.to_string()) })
-    })
 }
 
 fn life(child: ChildName, birth: Birth) -> Life {

@@ -23,6 +23,7 @@ fn spool(dir: &std::path::Path, bytes: usize) -> (Arc<Spool>, Packed) {
     let packing = pack::Packing {
         compression: Compression::None,
         zstd_level: 3,
+        gzip_level: 6,
         threads: 1,
         key: Dek::from(vec![9; 32]),
         room: Room::default(),

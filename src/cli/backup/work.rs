@@ -3,17 +3,20 @@
 use super::super::opening::Target;
 use super::super::progress::Progress as Bar;
 use super::{Args, CliError, failed, warn_of};
+use crate::actors::runner::run_options;
 use crate::backup::{
-    self, Cancel, CancelOnDrop, Job, Options, Progress, Rate, Room, RunError, drivers, execute_to_file,
-    execute_to_url, hooks, upload,
+    Cancel, CancelOnDrop, Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks, spool,
 };
 use crate::model::{
     Completed, Dek, EventLevel, JobId, JobSpec, RunOrder, Secret, SysExit, TargetSpec, unix_ms,
 };
-use std::fs::File;
+use crate::settings::RunSettings;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often the bar moves.
@@ -26,6 +29,7 @@ const PARTS: u64 = 100;
 pub struct Work<'a> {
     pub args: &'a Args,
     pub target: TargetSpec,
+    pub settings: RunSettings,
     pub put_url: Option<Secret>,
     pub key: Dek,
     pub to_stdout: bool,
@@ -82,7 +86,8 @@ impl Work<'_> {
     }
 
     async fn go(&self, progress: &Progress, cancel: &Cancel) -> Result<Completed, RunError> {
-        let (job, options) = (self.job(), self.options());
+        let job = self.job();
+        let (options, _dir) = self.options()?;
         match &self.args.out {
             None => execute_to_url(&job, &options, progress, cancel).await,
             Some(_) if self.to_stdout => self.to_stdout(&job, &options, progress, cancel).await,
@@ -90,7 +95,7 @@ impl Work<'_> {
         }
     }
 
-    /// Into a file without a name for others, and only when that is whole, out.
+    /// Into a file of the spool's directory, and only when that is whole, out.
     async fn to_stdout(
         &self,
         job: &Job,
@@ -98,21 +103,14 @@ impl Work<'_> {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Completed, RunError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |cause: io::Error| RunError::from(backup::spool::SpoolError::Io { path, cause })
-        };
-        let dir = tempfile::Builder::new().prefix("backupy-").tempdir_in(&options.spool_dir);
-        let dir = dir.map_err(failed(&options.spool_dir))?;
-        let options = Options { spool_dir: dir.path().to_owned(), ..options.clone() };
-        let whole = dir.path().join("object");
-        let completed = execute_to_file(job, &options, &whole, false, progress, cancel).await?;
-        let mut object = File::open(&whole).map_err(failed(&whole))?;
+        let whole = options.spool_dir.join("object");
+        let completed = execute_to_file(job, options, &whole, false, progress, cancel).await?;
+        let mut object = File::open(&whole).map_err(unusable(&whole))?;
         let copied =
             Target::create(Path::new("-"), false).map_err(|error| io::Error::other(error.to_string()));
         copied
             .and_then(|mut out| io::copy(&mut object, &mut out))
-            .map_err(failed(Path::new("standard output")))?;
+            .map_err(unusable(Path::new("standard output")))?;
         Ok(completed)
     }
 
@@ -141,38 +139,28 @@ impl Work<'_> {
         }
     }
 
-    fn options(&self) -> Options {
-        let args = self.args;
-        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Options {
-            spool_dir: self.spool_dir(),
-            spool: Default::default(),
-            zstd_level: args.zstd_level,
-            threads: args.threads.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(1)),
-            room: Room::default(),
-            host: drivers::Host::default(),
-            read_rate: Rate::default(),
-            upload: upload::Options {
-                allow_insecure: args.allow_insecure,
-                ca_file: args.ca_file.clone(),
-                timing: upload::Timing::default(),
-                rate: Rate::default(),
-                connect: upload::direct(),
-            },
-            hooks: hooks::Options::default(),
+    /// As the daemon's runs; but its spool is in a directory of its own, which goes with it: what lies in the daemon's
+    /// itself, the daemon clears.
+    fn options(&self) -> Result<(Options, Option<TempDir>), RunError> {
+        let mut options = run_options(&self.settings, hooks::Options::default());
+        if let Some(out) = self.args.out.as_ref().filter(|_| !self.to_stdout) {
+            // Beside the output, so that it needs only a new name at the end.
+            let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty());
+            options.spool_dir = dir.unwrap_or(Path::new(".")).to_owned();
+            return Ok((options, None));
         }
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&options.spool_dir);
+        let dir = made
+            .and_then(|()| tempfile::Builder::new().prefix("backupy-").tempdir_in(&options.spool_dir))
+            .map_err(unusable(&options.spool_dir))?;
+        options.spool_dir = dir.path().to_owned();
+        Ok((options, Some(dir)))
     }
+}
 
-    /// Beside the output, so that it needs only a new name at the end.
-    fn spool_dir(&self) -> PathBuf {
-        let beside = || {
-            let out = self.args.out.as_ref().filter(|_| !self.to_stdout)?;
-            let dir = out.parent()?;
-            Some(if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() })
-        };
-        // A spool elsewhere could not be renamed to the output.
-        beside().or_else(|| self.args.spool_dir.clone()).unwrap_or_else(std::env::temp_dir)
-    }
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> RunError {
+    let path = path.to_owned();
+    move |cause| RunError::from(spool::SpoolError::Io { path, cause })
 }
 
 /// Why a backup is stopped.

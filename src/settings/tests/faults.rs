@@ -141,6 +141,7 @@ fn values_out_of_their_range_are_refused_with_the_range() {
         ("state.min_free_bytes", "-1", "must be a number of bytes"),
         ("state.min_free_bytes", "a little", "must be a number of bytes"),
         ("backup.zstd_level", "0", "1 to 22"),
+        ("backup.gzip_level", "10", "1 to 9"),
         ("backup.spool", "sometimes", "auto, always, never"),
         ("backup.threads", "65", "1 to 64"),
         ("backup.threads", "many", "must be a whole number"),

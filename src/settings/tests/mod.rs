@@ -115,6 +115,7 @@ fn other_value(case: &Case, name: &str) -> (String, String) {
         "docker.socket" => same("/run/podman.sock"),
         "backup.spool" => same("never"),
         "backup.zstd_level" => same("9"),
+        "backup.gzip_level" => same("8"),
         "backup.threads" | "backup.nice" => same("7"),
         "backup.max_read_bytes_per_sec" | "backup.max_upload_bytes_per_sec" => same("8 MiB"),
         "update.enabled" => same("false"),

@@ -198,6 +198,7 @@ async fn stream(parts: &Parts, dir: &std::path::Path, bytes: usize) -> Result<Pa
     let packing = pack::Packing {
         compression: Compression::None,
         zstd_level: 3,
+        gzip_level: 6,
         threads: 1,
         key,
         room: Room::default(),
