@@ -34,6 +34,9 @@ pub struct Args {
     /// Do not acknowledge messages one by one (backupy.ack.v1): agents go by WebSocket pongs.
     #[arg(long)]
     no_acks: bool,
+    /// Offer no uploads in parts: each object comes by one PUT, of at most 5 GiB, out of the agent's spool.
+    #[arg(long)]
+    no_multipart: bool,
     /// Make an agent of this name, print its key, and end. The key is not kept and cannot be shown again.
     #[arg(long, value_name = "NAME")]
     print_agent_key: Option<String>,
@@ -56,6 +59,7 @@ impl Args {
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         config.heartbeat_interval = self.heartbeat_interval.unwrap_or(config.heartbeat_interval);
         config.end_to_end_acks &= !self.no_acks;
+        config.multipart &= !self.no_multipart;
         match (self.insecure_http, self.tls_cert, self.tls_key) {
             (true, _, _) => config.tls = Tls::Insecure,
             (false, Some(cert), Some(key)) => config.tls = Tls::Files { cert, key },

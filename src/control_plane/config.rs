@@ -14,8 +14,12 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/backupy-control-plane";
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 /// An upload URL must outlive a dump of a large database, and should not live for days.
 const DEFAULT_URL_LIFETIME: Duration = Duration::from_secs(6 * 3600);
-/// What object stores take in a single PUT.
-const DEFAULT_MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+/// What object stores take in parts (AWS: "Amazon S3 multipart upload limits"); one PUT is bounded by itself.
+const DEFAULT_MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+/// Agents hold a few of them in memory.
+const DEFAULT_PART_SIZE_BYTES: u64 = 8 * 1024 * 1024;
+/// 200 KB of URLs: enough for 8 GB before compression, and an agent that expects more makes larger parts, or asks.
+const DEFAULT_PART_URLS: u32 = 1_000;
 
 /// Everything that [`serve`](super::serve) must know.
 #[derive(Clone, Debug)]
@@ -37,7 +41,13 @@ pub struct Config {
     pub url_lifetime: Duration,
     /// A longer object is refused.
     pub max_object_bytes: u64,
-    /// Of each upload; none means as fast as it comes.
+    /// Agents that can are offered to upload in parts.
+    pub multipart: bool,
+    /// Of each part but the last, as offered: 5 MiB to 5 GiB.
+    pub part_size_bytes: u64,
+    /// How many parts' URLs an agent gets at once, 1 to 10,000; more when it asks.
+    pub part_urls: u32,
+    /// Of each PUT; none means as fast as it comes.
     pub max_upload_bytes_per_sec: Option<u64>,
     /// Made at start where they are missing.
     pub agents: Vec<AgentSeed>,
@@ -55,6 +65,9 @@ impl Config {
             public_url: None,
             url_lifetime: DEFAULT_URL_LIFETIME,
             max_object_bytes: DEFAULT_MAX_OBJECT_BYTES,
+            multipart: true,
+            part_size_bytes: DEFAULT_PART_SIZE_BYTES,
+            part_urls: DEFAULT_PART_URLS,
             max_upload_bytes_per_sec: None,
             agents: Vec::new(),
         }
@@ -129,6 +142,9 @@ struct FileObjects {
     #[serde(with = "humantime_serde::option")]
     url_lifetime: Option<Duration>,
     max_object_bytes: Option<u64>,
+    multipart: Option<bool>,
+    part_size_bytes: Option<u64>,
+    part_urls: Option<u32>,
     max_upload_bytes_per_sec: Option<u64>,
 }
 
@@ -165,6 +181,9 @@ impl Config {
         config.end_to_end_acks = file.end_to_end_acks.unwrap_or(config.end_to_end_acks);
         config.url_lifetime = file.objects.url_lifetime.unwrap_or(config.url_lifetime);
         config.max_object_bytes = file.objects.max_object_bytes.unwrap_or(config.max_object_bytes);
+        config.multipart = file.objects.multipart.unwrap_or(config.multipart);
+        config.part_size_bytes = file.objects.part_size_bytes.unwrap_or(config.part_size_bytes);
+        config.part_urls = file.objects.part_urls.unwrap_or(config.part_urls);
         config.max_upload_bytes_per_sec = file.objects.max_upload_bytes_per_sec;
         config.tls = match (file.tls.cert, file.tls.key) {
             (Some(cert), Some(key)) => Tls::Files { cert, key },
@@ -197,6 +216,9 @@ mod tests {
         assert_eq!(config.url_lifetime, DEFAULT_URL_LIFETIME);
         assert!(config.end_to_end_acks);
         assert_eq!(config.max_object_bytes, DEFAULT_MAX_OBJECT_BYTES);
+        assert!(config.multipart);
+        assert_eq!(config.part_size_bytes, DEFAULT_PART_SIZE_BYTES);
+        assert_eq!(config.part_urls, DEFAULT_PART_URLS);
         assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
         let agent = &config.agents[0];
         let config = agent.config.as_ref().unwrap();

@@ -56,6 +56,7 @@ pub fn describe(payload: &Payload) -> Option<(&'static str, Value)> {
             "upload_urls_request",
             json!({
                 "job_id": request.job_id, "run_id": request.run_id, "s3_key": request.s3_key,
+                "multipart_upload_id": request.multipart_upload_id,
                 "first_part_number": request.first_part_number, "part_count": request.part_count,
             }),
         ),

@@ -7,10 +7,22 @@ use super::state::Event;
 use super::store::Change;
 use crate::model::{DeliveryClass, unix_ms};
 use crate::wire::{Envelope, Payload, class_of, v1};
+use std::collections::BTreeMap;
 
-/// Takes messages in. Answers the runs whose objects are to be verified now.
-pub fn absorb(change: &mut Change<'_>, agent_id: &str, envelopes: Vec<Envelope>) -> Vec<String> {
-    let mut to_verify = Vec::new();
+/// What is to be done once the messages are on the disk.
+#[derive(Debug, Default)]
+pub struct Todo {
+    /// Runs whose objects are to be verified.
+    pub verify: Vec<String>,
+    /// The last question of each run for upload URLs.
+    pub urls: BTreeMap<String, v1::UploadUrlsRequest>,
+    /// A run ended: its upload may be left behind.
+    pub ended: bool,
+}
+
+/// Takes messages in.
+pub fn absorb(change: &mut Change<'_>, agent_id: &str, envelopes: Vec<Envelope>) -> Todo {
+    let mut todo = Todo::default();
     for envelope in envelopes {
         let seq = envelope.seq;
         let Some(payload) = &envelope.payload else {
@@ -42,9 +54,9 @@ pub fn absorb(change: &mut Change<'_>, agent_id: &str, envelopes: Vec<Envelope>)
         } else {
             change.note(received)
         }
-        effect(change, agent_id, payload, &mut to_verify);
+        effect(change, agent_id, payload, &mut todo);
     }
-    to_verify
+    todo
 }
 
 /// Whether a durable message was taken before: a result by its run, anything else by its seq (protocol
@@ -59,7 +71,7 @@ fn is_known(change: &Change<'_>, agent_id: &str, seq: u64, payload: &Payload) ->
     seq != 0 && state.agents.get(agent_id).is_some_and(|agent| agent.seen.contains(seq))
 }
 
-fn effect(change: &mut Change<'_>, agent_id: &str, payload: &Payload, to_verify: &mut Vec<String>) {
+fn effect(change: &mut Change<'_>, agent_id: &str, payload: &Payload, todo: &mut Todo) {
     match payload {
         Payload::Heartbeat(heartbeat) => {
             let heartbeat = Heartbeat {
@@ -75,21 +87,24 @@ fn effect(change: &mut Change<'_>, agent_id: &str, payload: &Payload, to_verify:
             change.apply(Event::Discovered { agent_id: agent_id.to_owned(), discovered });
         }
         Payload::JobUpdate(update) => {
-            edit_run(change, agent_id, &update.run_id, |run| runs::updated(run, update));
+            todo.ended |= edit_run(change, agent_id, &update.run_id, |run| runs::updated(run, update));
         }
         Payload::BackupCompleted(report) => {
             let mut new = false;
-            edit_run(change, agent_id, &report.run_id, |run| new = runs::completed(run, report));
+            todo.ended |=
+                edit_run(change, agent_id, &report.run_id, |run| new = runs::completed(run, report));
             if new {
-                to_verify.push(report.run_id.clone());
+                todo.verify.push(report.run_id.clone());
             }
         }
-        Payload::Ack(ack) => edit_run(change, agent_id, &ack.correlation_id, |run| runs::acked(run, ack)),
+        Payload::Ack(ack) => {
+            todo.ended |= edit_run(change, agent_id, &ack.correlation_id, |run| runs::acked(run, ack));
+        }
+        Payload::UploadUrlsRequest(request) => {
+            todo.urls.insert(request.run_id.clone(), request.clone());
+        }
         Payload::Register(_) => tracing::warn!(agent_id, "a second Register on one connection was ignored"),
-        Payload::HealthResult(_)
-        | Payload::Log(_)
-        | Payload::RestoreUpdate(_)
-        | Payload::UploadUrlsRequest(_) => {}
+        Payload::HealthResult(_) | Payload::Log(_) | Payload::RestoreUpdate(_) => {}
         Payload::RegisterAck(_)
         | Payload::ConfigUpdate(_)
         | Payload::RunBackup(_)
@@ -100,23 +115,29 @@ fn effect(change: &mut Change<'_>, agent_id: &str, payload: &Payload, to_verify:
     }
 }
 
-/// Changes a run of this agent's. Progress inside of RUNNING is not worth a write.
+/// Changes a run of this agent's; whether that ended it. Progress inside of RUNNING is not worth a write.
 fn edit_run(
     change: &mut Change<'_>,
     agent_id: &str,
     run_id: &str,
     edit: impl FnOnce(&mut super::records::Run),
-) {
+) -> bool {
     let Some(before) = change.state().runs.get(run_id).filter(|run| run.agent_id == agent_id) else {
-        return;
+        return false;
     };
     let mut run = before.clone();
     edit(&mut run);
+    let ended = run.status.is_terminal() && !before.status.is_terminal();
     let was_running = before.status == RunStatus::Running && before.result == run.result;
     let only_progress = was_running && run.status == RunStatus::Running;
     let unchanged = run == *before;
     let event = Event::RunChanged { run: Box::new(run) };
-    if only_progress || unchanged { change.note(event) } else { change.apply(event) }
+    if only_progress || unchanged {
+        change.note(event)
+    } else {
+        change.apply(event)
+    }
+    ended
 }
 
 /// Takes a registration in. Where the agent knows a higher version of its configuration than there is

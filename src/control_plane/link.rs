@@ -254,19 +254,37 @@ impl Wire {
         let acks = if self.acks { acks::of(&envelopes) } else { Vec::new() };
         if !envelopes.is_empty() {
             let absorbed = self.plane.store.change(|change| inbound::absorb(change, &agent_id, envelopes));
-            let to_verify = absorbed.await.map_err(|error| {
+            let todo = absorbed.await.map_err(|error| {
                 tracing::error!(agent_id, %error, "messages could not be made durable; the agent keeps them");
                 End::Close(CloseCode::Again, "the control plane cannot write its state")
             })?;
-            for run_id in to_verify {
-                actix_web::rt::spawn(Arc::clone(&self.plane).verify(run_id));
-            }
+            self.set_about(todo);
         }
         for ack in acks {
             self.send(Outbound { correlation_id: String::new(), payload: Payload::Ack(ack) }).await?;
         }
         self.pong(&batch.pings).await?;
         batch.end.map_or(Ok(()), Err)
+    }
+
+    /// What follows from the messages, beside the connection: it goes on meanwhile.
+    fn set_about(&self, todo: inbound::Todo) {
+        for run_id in todo.verify {
+            actix_web::rt::spawn(Arc::clone(&self.plane).verify(run_id));
+        }
+        if todo.ended {
+            actix_web::rt::spawn(Arc::clone(&self.plane).sweep_uploads());
+        }
+        if !todo.urls.is_empty() {
+            let (plane, agent_id) = (Arc::clone(&self.plane), self.agent_id.clone());
+            actix_web::rt::spawn(async move {
+                for request in todo.urls.into_values() {
+                    if let Err(error) = plane.renew_urls(&agent_id, &request).await {
+                        tracing::error!(run_id = request.run_id, %error, "fresh upload URLs could not be given");
+                    }
+                }
+            });
+        }
     }
 
     async fn pong(&mut self, pings: &[Bytes]) -> Result<(), End> {

@@ -6,7 +6,9 @@
 //! | what is remembered | `state` (a fold over events), `journal` and `store` (on disk), `records`, `seen` |
 //! | agents | `link` (one connection), `hub` (all of them), `inbound` (what they say), `acks` (what they are told), `frame_guard` |
 //! | configuration of agents | `agent_config`, `config_rules` |
-//! | runs and objects | `runs`, `object_store`, `object_http`, `presign`, `token`, `keys` |
+//! | runs | `runs`, `offer` (what they upload with), `token`, `keys` |
+//! | objects on the disk | `object_store`, `object_parts` (in parts), `object_incoming` (on their way in) |
+//! | objects over HTTP | `object_http`, `object_parts_http`, `object_receive`, `presign` |
 //! | REST | `rest`, `error`, `describe` |
 
 mod acks;
@@ -23,7 +25,12 @@ mod journal;
 mod keys;
 mod link;
 mod object_http;
+mod object_incoming;
+mod object_parts;
+mod object_parts_http;
+mod object_receive;
 mod object_store;
+mod offer;
 mod plane;
 mod presign;
 mod records;

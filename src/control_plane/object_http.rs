@@ -1,34 +1,29 @@
-//! The object store over HTTP, in the manner of S3: presigned PUT, GET and HEAD on one object.
+//! The object store over HTTP, in the manner of S3: presigned PUT, GET and HEAD on one object, and PUT on a part.
 
 use super::error::ApiError;
-use super::object_store::{Incoming, Stored};
+use super::object_incoming::{Incoming, Received};
+use super::object_parts::{MAX_PART_BYTES, MAX_PARTS};
+use super::object_receive::{announced_md5, is_senders_fault, receive};
 use super::plane::Plane;
-use super::presign::{self, Refusal};
+use super::presign::{self, Refusal, Scope};
 use super::records::RunStatus;
 use crate::model::unix_ms;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, TRANSFER_ENCODING};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use data_encoding::{BASE64, HEXLOWER};
-use futures_util::StreamExt;
 use std::io;
-use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
-/// Small pieces from the wire are put together to one write of this size.
-const WRITE_BYTES: usize = 256 * 1024;
-/// Writes that wait for the disk: what bounds the memory of an upload, with [`WRITE_BYTES`].
-const WRITES_WAITING: usize = 4;
-/// A client that sends nothing for as long is gone.
-const STALL: Duration = Duration::from_secs(60);
+/// What is read at once.
+const READ_BYTES: usize = 256 * 1024;
 /// Tells the stored bytes' SHA-256, base64, as S3 does.
 const CHECKSUM_HEADER: &str = "x-amz-checksum-sha256";
 
 /// An answer in S3's form.
-fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     tracing::warn!(status = status.as_u16(), code, message, "object request refused");
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
@@ -36,23 +31,29 @@ fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     HttpResponse::build(status).insert_header((CONTENT_TYPE, "application/xml")).body(body)
 }
 
-/// The refusal of a request that its URL does not allow.
-fn check(plane: &Plane, request: &HttpRequest, object: &str) -> Option<HttpResponse> {
+/// There is no such upload, any more or at all.
+pub fn no_such_upload() -> HttpResponse {
+    let message = "the upload does not exist: it was completed, aborted, or has expired";
+    refuse(StatusCode::NOT_FOUND, "NoSuchUpload", message)
+}
+
+/// What the request's URL allows, or the refusal.
+pub fn allowed<'a>(plane: &Plane, request: &'a HttpRequest, object: &str) -> Result<Scope<'a>, HttpResponse> {
     if !presign::is_object_name(object) {
-        return Some(refuse(StatusCode::BAD_REQUEST, "InvalidURI", "not the name of an object"));
+        return Err(refuse(StatusCode::BAD_REQUEST, "InvalidURI", "not the name of an object"));
     }
     // Who may read an object may also ask how long it is.
     let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
-    let checked = presign::check(plane.keys.urls(), method, object, request.query_string(), unix_ms());
-    let (code, refusal) = match checked {
-        Ok(()) => return None,
-        Err(refusal @ Refusal::WrongSignature) => ("SignatureDoesNotMatch", refusal),
-        Err(refusal @ (Refusal::Unsigned | Refusal::Expired)) => ("AccessDenied", refusal),
-    };
-    Some(refuse(StatusCode::FORBIDDEN, code, &refusal.to_string()))
+    presign::check(plane.keys.urls(), method, object, request.query_string(), unix_ms()).map_err(|refusal| {
+        let code = match refusal {
+            Refusal::WrongSignature => "SignatureDoesNotMatch",
+            Refusal::Unsigned | Refusal::Expired => "AccessDenied",
+        };
+        refuse(StatusCode::FORBIDDEN, code, &refusal.to_string())
+    })
 }
 
-/// PUT: the whole object, of the length that Content-Length says.
+/// PUT: the whole object or a part of it, of the length that Content-Length says.
 pub async fn put(
     request: HttpRequest,
     path: web::Path<String>,
@@ -60,106 +61,96 @@ pub async fn put(
     plane: web::Data<Plane>,
 ) -> HttpResponse {
     let object = path.into_inner();
-    if let Some(refusal) = check(&plane, &request, &object) {
-        return refusal;
-    }
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let Some(length) = length.filter(|_| !request.headers().contains_key(TRANSFER_ENCODING)) else {
-        let message = "a PUT must say its Content-Length; chunked bodies are not taken";
-        return refuse(StatusCode::LENGTH_REQUIRED, "MissingContentLength", message);
+    let prepared = allowed(&plane, &request, &object).and_then(|scope| {
+        let length = length(&request)?;
+        let mut incoming = prepare(&plane, &object, scope, length)?;
+        let invalid = |message| refuse(StatusCode::BAD_REQUEST, "InvalidDigest", message);
+        if let Some(md5) = announced_md5(request.headers()).map_err(invalid)? {
+            incoming.expect_md5(md5);
+        }
+        Ok((scope, incoming))
+    });
+    let (scope, incoming) = match prepared {
+        Ok(prepared) => prepared,
+        Err(refusal) => return refusal,
     };
-    if length > plane.limits.max_object_bytes {
-        let message = "the object is longer than this store takes";
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "EntityTooLarge", message);
+    let received = receive(incoming, plane.limits.max_upload_bytes_per_sec, payload).await;
+    answer(&object, scope, received)
+}
+
+/// What the client says of its body.
+fn length(request: &HttpRequest) -> Result<u64, HttpResponse> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    length.filter(|_| !request.headers().contains_key(TRANSFER_ENCODING)).ok_or_else(|| {
+        let message = "a PUT must say its Content-Length; chunked bodies are not taken";
+        refuse(StatusCode::LENGTH_REQUIRED, "MissingContentLength", message)
+    })
+}
+
+/// Everything that can be refused before the body has come.
+fn prepare(plane: &Plane, object: &str, scope: Scope<'_>, length: u64) -> Result<Incoming, HttpResponse> {
+    if length > plane.limits.max_object_bytes.min(MAX_PART_BYTES) {
+        let message = "the object is longer than this store takes in one piece";
+        return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "EntityTooLarge", message));
     }
-    if is_settled(&plane, &object) {
+    if is_settled(plane, object) {
         let message = "the run is over: its object is not replaced any more";
-        return refuse(StatusCode::CONFLICT, "OperationAborted", message);
+        return Err(refuse(StatusCode::CONFLICT, "OperationAborted", message));
     }
-    match receive(&plane, &object, length, payload).await {
-        Ok(stored) => {
-            tracing::info!(object, bytes = stored.bytes, "object stored");
+    let begun = match scope {
+        Scope::Object => plane.objects.receive(object, length),
+        Scope::Part(_, number) if number == 0 || number > MAX_PARTS => {
+            let message = "a part's number is 1 to 10000";
+            return Err(refuse(StatusCode::BAD_REQUEST, "InvalidArgument", message));
+        }
+        Scope::Part(id, _) if !plane.objects.has_upload(id) => return Err(no_such_upload()),
+        Scope::Part(id, number) => plane.objects.receive_part(id, number, length),
+        // Never signed for PUT.
+        Scope::Upload(_) => {
+            return Err(refuse(StatusCode::BAD_REQUEST, "InvalidRequest", "a part needs a number"));
+        }
+    };
+    begun.map_err(|error| not_stored(object, &error))
+}
+
+fn not_stored(object: &str, error: &io::Error) -> HttpResponse {
+    tracing::error!(object, %error, "an object could not be stored: look at the disk");
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the object could not be stored")
+}
+
+fn answer(object: &str, scope: Scope<'_>, received: io::Result<Received>) -> HttpResponse {
+    match received {
+        Ok(Received { stored, md5 }) => {
+            match scope {
+                Scope::Part(_, part) => tracing::debug!(object, part, bytes = stored.bytes, "part stored"),
+                Scope::Object | Scope::Upload(_) => {
+                    tracing::info!(object, bytes = stored.bytes, "object stored");
+                }
+            }
             let checksum = HEXLOWER.decode(stored.sha256.as_bytes()).unwrap_or_default();
             HttpResponse::Ok()
-                .insert_header((ETAG, format!("\"{}\"", stored.sha256)))
+                .insert_header((ETAG, format!("\"{md5}\"")))
                 .insert_header((CHECKSUM_HEADER, BASE64.encode(&checksum)))
                 .finish()
         }
-        Err(error) if is_clients_fault(&error) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(scope, Scope::Part(..)) => {
+            no_such_upload()
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            refuse(StatusCode::BAD_REQUEST, "BadDigest", &error.to_string())
+        }
+        Err(error) if is_senders_fault(&error) => {
             refuse(StatusCode::BAD_REQUEST, "IncompleteBody", &error.to_string())
         }
-        Err(error) => {
-            tracing::error!(object, %error, "an object could not be stored: look at the disk");
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the object could not be stored")
-        }
+        Err(error) => not_stored(object, &error),
     }
-}
-
-/// Too few or too many bytes, or none for too long.
-fn is_clients_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::TimedOut
-    )
 }
 
 /// Whether the object belongs to a run whose end is known.
-fn is_settled(plane: &Plane, object: &str) -> bool {
+pub fn is_settled(plane: &Plane, object: &str) -> bool {
     plane
         .store
         .read(|state| state.runs.values().any(|run| run.s3_key == object && run.status == RunStatus::Success))
-}
-
-/// Streams the body to the disk: the network waits for the disk, not the memory.
-async fn receive(plane: &Plane, object: &str, length: u64, mut payload: web::Payload) -> io::Result<Stored> {
-    let incoming = plane.objects.receive(object, length)?;
-    let (blocks, waiting) = mpsc::channel::<Bytes>(WRITES_WAITING);
-    let writer = web::block(move || write_all(incoming, waiting));
-    let writer = actix_web::rt::spawn(writer);
-    let read = read_all(plane.limits.max_upload_bytes_per_sec, &mut payload, blocks).await;
-    let written = writer.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    // A full disk stops the reading too, and says more than "the writer went away".
-    match (written, read) {
-        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
-        (Ok(stored), Ok(())) => Ok(stored),
-    }
-}
-
-fn write_all(mut incoming: Incoming, mut waiting: mpsc::Receiver<Bytes>) -> io::Result<Stored> {
-    while let Some(block) = waiting.blocking_recv() {
-        incoming.write(&block)?;
-    }
-    incoming.finish()
-}
-
-async fn read_all(
-    bytes_per_sec: Option<u64>,
-    payload: &mut web::Payload,
-    blocks: mpsc::Sender<Bytes>,
-) -> io::Result<()> {
-    let start = Instant::now();
-    let mut received = 0_u64;
-    let mut block = BytesMut::with_capacity(WRITE_BYTES);
-    let gone = |_| io::Error::other("the writer went away");
-    loop {
-        let next = tokio::time::timeout(STALL, payload.next())
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"))?;
-        let Some(piece) = next else {
-            return blocks.send(block.freeze()).await.map_err(gone);
-        };
-        // What came is thrown away with the temporary file: the writer misses the rest.
-        let piece = piece.map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error.to_string()))?;
-        received += piece.len() as u64;
-        block.extend_from_slice(&piece);
-        if block.len() >= WRITE_BYTES {
-            blocks.send(block.split().freeze()).await.map_err(gone)?;
-        }
-        if let Some(rate) = bytes_per_sec.filter(|rate| *rate > 0) {
-            let due = Duration::from_secs_f64(received as f64 / rate as f64);
-            tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
-        }
-    }
 }
 
 /// GET and HEAD: the whole object.
@@ -169,7 +160,7 @@ pub async fn get(
     plane: web::Data<Plane>,
 ) -> Result<HttpResponse, ApiError> {
     let object = path.into_inner();
-    if let Some(refusal) = check(&plane, &request, &object) {
+    if let Err(refusal) = allowed(&plane, &request, &object) {
         return Ok(refusal);
     }
     let opened = tokio::fs::File::open(plane.objects.path_of(&object)).await;
@@ -187,7 +178,7 @@ pub async fn get(
     let mut response = HttpResponse::Ok();
     response.insert_header((CONTENT_TYPE, "application/octet-stream"));
     let stream = futures_util::stream::unfold(file, |mut file| async move {
-        let mut block = BytesMut::with_capacity(WRITE_BYTES);
+        let mut block = BytesMut::with_capacity(READ_BYTES);
         match file.read_buf(&mut block).await {
             Ok(0) => None,
             Ok(_) => Some((Ok(block.freeze()), file)),

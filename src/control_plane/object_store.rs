@@ -1,32 +1,25 @@
 //! Objects as files below one directory. An object is visible whole or not at all: it is written under a
-//! temporary name, synced, and then renamed.
+//! temporary name, synced, and then renamed. What comes in parts waits beside, see `object_parts`.
 
 use super::files;
+use super::object_incoming::{Incoming, MD5_LEN, Stored, Temporary};
 use data_encoding::HEXLOWER;
 use ring::digest;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What is hashed or read at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// Uploads in the making; no object's name begins with a dot.
-const INCOMING: &str = ".incoming";
+pub const INCOMING: &str = ".incoming";
+/// Uploads in parts.
+pub const UPLOADS: &str = ".uploads";
 
 /// A directory of objects.
 #[derive(Clone, Debug)]
 pub struct ObjectStore {
     root: PathBuf,
-}
-
-/// What a stored object is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Its length.
-    pub bytes: u64,
-    /// Lower-case hex.
-    pub sha256: String,
 }
 
 impl ObjectStore {
@@ -37,7 +30,13 @@ impl ObjectStore {
         for left in fs::read_dir(&incoming)? {
             fs::remove_file(left?.path())?;
         }
+        files::make_private_dir(&root.join(UPLOADS))?;
         Ok(Self { root })
+    }
+
+    /// Where everything lies.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where an object lies. The name must have passed `presign::is_object_name`.
@@ -45,18 +44,16 @@ impl ObjectStore {
         self.root.join(object)
     }
 
-    /// Begins an upload of exactly `bytes`.
+    /// Begins to receive exactly `bytes`: the object, in one piece.
     pub fn receive(&self, object: &str, bytes: u64) -> io::Result<Incoming> {
-        let temporary = self.root.join(INCOMING).join(super::keys::random_hex::<16>()?);
-        let file = OpenOptions::new().write(true).create_new(true).mode(files::FILE_MODE).open(&temporary)?;
-        Ok(Incoming {
-            file,
-            temporary,
-            target: self.path_of(object),
-            expected: bytes,
-            received: 0,
-            sha256: digest::Context::new(&digest::SHA256),
-        })
+        let path = self.path_of(object);
+        let publish = move |file: Temporary, _: &[u8; MD5_LEN]| file.publish_object(&path);
+        Ok(Incoming::new(self.temporary()?, bytes, Box::new(publish)))
+    }
+
+    /// A new file that can become anything here.
+    pub fn temporary(&self) -> io::Result<Temporary> {
+        Temporary::new(&self.root.join(INCOMING))
     }
 
     /// Reads the whole object. Blocks for as long as that takes.
@@ -76,62 +73,6 @@ impl ObjectStore {
             sha256.update(&block[..read]);
             bytes += read as u64;
         }
-    }
-}
-
-/// An upload in the making. Dropped before its end, it leaves nothing.
-pub struct Incoming {
-    file: File,
-    temporary: PathBuf,
-    target: PathBuf,
-    expected: u64,
-    received: u64,
-    sha256: digest::Context,
-}
-
-impl Incoming {
-    /// Takes the next bytes. Blocks.
-    ///
-    /// # Errors
-    /// Where the disk refuses, or more comes than was announced.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.received += bytes.len() as u64;
-        if self.received > self.expected {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more bytes than Content-Length said"));
-        }
-        self.sha256.update(bytes);
-        self.file.write_all(bytes)
-    }
-
-    /// Makes the object visible under its name. Blocks until it is on the disk.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` where less came than was announced; nothing is visible then.
-    pub fn finish(self) -> io::Result<Stored> {
-        if self.received != self.expected {
-            let what = format!("{} of {} bytes came", self.received, self.expected);
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
-        }
-        self.file.sync_all()?;
-        if let Some(parent) = self.target.parent() {
-            files::make_private_dir(parent)?;
-            // The directories' own names, up to the store's root.
-            parent.ancestors().take(3).try_for_each(sync_if_there)?;
-        }
-        fs::rename(&self.temporary, &self.target)?;
-        files::sync_parent(&self.target)?;
-        Ok(Stored { bytes: self.received, sha256: HEXLOWER.encode(self.sha256.clone().finish().as_ref()) })
-    }
-}
-
-fn sync_if_there(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        // Gone already where the upload ended well.
-        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -158,15 +99,17 @@ mod tests {
         incoming.write(b"abc").unwrap();
         assert!(!store.path_of(OBJECT).exists());
         incoming.write(b"def").unwrap();
-        let stored = incoming.finish().unwrap();
+        let received = incoming.finish().unwrap();
+        let stored = received.stored;
         assert_eq!(stored.bytes, 6);
         assert_eq!(stored.sha256, "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721");
+        assert_eq!(received.md5, "e80b5017098950fc58aad83c8c14978e");
         assert_eq!(store.measure(OBJECT).unwrap(), stored);
         assert_eq!(incoming_files(&store), 0);
     }
 
     #[test]
-    fn a_short_or_long_upload_leaves_nothing_and_keeps_what_was_there() {
+    fn a_short_long_or_other_upload_leaves_nothing_and_keeps_what_was_there() {
         let (_dir, store) = store();
         let mut first = store.receive(OBJECT, 1).unwrap();
         first.write(b"1").unwrap();
@@ -177,6 +120,10 @@ mod tests {
         let mut long = store.receive(OBJECT, 2).unwrap();
         assert!(long.write(b"abc").is_err());
         drop(long);
+        let mut other = store.receive(OBJECT, 3).unwrap();
+        other.expect_md5([0; MD5_LEN]);
+        other.write(b"abc").unwrap();
+        assert_eq!(other.finish().unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(incoming_files(&store), 0);
         assert_eq!(fs::read(store.path_of(OBJECT)).unwrap(), b"1");
     }

@@ -46,7 +46,13 @@ pub struct Limits {
     pub url_lifetime_ms: u64,
     /// Of one object.
     pub max_object_bytes: u64,
-    /// Of each upload.
+    /// Uploads in parts are offered.
+    pub multipart: bool,
+    /// Of each part but the last, as offered.
+    pub part_size_bytes: u64,
+    /// URLs of parts in one message.
+    pub part_urls: u32,
+    /// Of each PUT.
     pub max_upload_bytes_per_sec: Option<u64>,
     /// `backupy.ack.v1` is selected where an agent offers it.
     pub acks: bool,

@@ -161,12 +161,24 @@ pub struct Run {
     pub sent: u32,
     /// Name of the object in the store.
     pub s3_key: String,
+    /// Its upload in parts, where one was offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
     /// What the agent reported; verified when the status is SUCCESS.
     pub result: Option<RunResult>,
     /// Given by the caller, so that a repeated request starts no second run.
     pub idempotency_key: Option<String>,
     /// The data key, sealed under the master key. Never shown.
     pub sealed_dek: String,
+}
+
+/// An upload in parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// The store's name of it, lower-case hex.
+    pub id: String,
+    /// Of the URLs that were signed last, unix milliseconds.
+    pub expires_at_ms: u64,
 }
 
 /// BackupCompleted.

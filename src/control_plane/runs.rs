@@ -6,6 +6,7 @@
 
 use super::error::{ApiError, Code};
 use super::keys;
+use super::offer::Window;
 use super::plane::Plane;
 use super::presign;
 use super::records::{Run, RunStatus};
@@ -67,7 +68,7 @@ impl Plane {
             .await??;
         if new {
             tracing::info!(run_id = run.id, job_id = run.job_id, agent_id = run.agent_id, "run ordered");
-            self.dispatch(&run.id).await?;
+            self.dispatch(&run.id, Window::START).await?;
         }
         self.run(&run.id)
     }
@@ -83,32 +84,57 @@ impl Plane {
             state.open_runs(agent_id).into_iter().filter(|run| !run.acked).map(|run| run.id.clone()).collect()
         });
         for run_id in open {
-            self.dispatch(&run_id).await?;
+            self.dispatch(&run_id, Window::START).await?;
         }
         Ok(())
     }
 
-    /// Sends a run with a fresh upload URL, if its agent is connected.
-    async fn dispatch(&self, run_id: &str) -> io::Result<()> {
-        let Some(run) = self.store.read(|state| state.runs.get(run_id).cloned()) else { return Ok(()) };
+    /// Sends a run again with fresh URLs, because its agent asked for them. A question about a run that is not the
+    /// agent's, or is over, is not answered.
+    pub async fn renew_urls(&self, agent_id: &str, request: &v1::UploadUrlsRequest) -> io::Result<()> {
+        let run_id = &request.run_id;
+        let uploads = self.store.read(|state| {
+            state.runs.get(run_id).is_some_and(|run| {
+                run.agent_id == agent_id
+                    && run.job_id == request.job_id
+                    && run.s3_key == request.s3_key
+                    && run.result.is_none()
+                    && !run.status.is_terminal()
+            })
+        });
+        if !uploads {
+            tracing::info!(agent_id, run_id, "upload URLs were asked for a run that is unknown or over");
+            return Ok(());
+        }
+        self.dispatch(run_id, Window::of(request)).await
+    }
+
+    /// Sends a run with fresh upload URLs, if its agent is connected.
+    async fn dispatch(&self, run_id: &str, window: Window) -> io::Result<()> {
+        let Some(mut run) = self.store.read(|state| state.runs.get(run_id).cloned()) else { return Ok(()) };
         let Some(base) = self.hub.look(&run.agent_id, |link| link.base_url.clone()) else { return Ok(()) };
         let dek = self.keys.open_dek(&run.id, &run.sealed_dek)?;
         let expires_at_ms = unix_ms() + self.limits.url_lifetime_ms;
-        let url = presign::url(self.keys.urls(), &self.object_base(&base), "PUT", &run.s3_key, expires_at_ms);
+        run.upload = self.upload_for(&run, expires_at_ms)?;
+        let upload = run.upload.clone();
+        // Counted first: an agent's answer may be quicker than our own note. And claimed before it is made: what
+        // nobody claims is removed.
+        let noted = self.change_run(run_id, |run| {
+            run.sent += 1;
+            run.upload = upload;
+        });
+        noted.await?;
+        if let Err(error) = self.begin_upload(&run).await {
+            tracing::warn!(run_id, %error, "no upload in parts could be begun: the run is offered one PUT");
+            run.upload = None;
+        }
         let order = Payload::RunBackup(v1::RunBackup {
             job_id: run.job_id.clone(),
             run_id: run.id.clone(),
             manual_trigger: run.manual,
-            upload_creds: Some(v1::S3UploadCreds {
-                presigned_put_url: url.expose().to_owned(),
-                expires_at_ms,
-                final_s3_key: run.s3_key.clone(),
-                ..v1::S3UploadCreds::default()
-            }),
+            upload_creds: Some(self.creds(&run, &base, expires_at_ms, window)),
             encrypted_dek: dek.as_received().to_vec(),
         });
-        // Counted first: an agent's answer may be quicker than our own note.
-        self.change_run(run_id, |run| run.sent += 1).await?;
         match self.hub.send(&run.agent_id, &run.id, order) {
             Ok(()) => tracing::info!(run_id, agent_id = run.agent_id, "run sent"),
             Err(super::hub::NotReached) => tracing::info!(run_id, "the run waits for its agent"),
@@ -192,6 +218,7 @@ impl Plane {
             }
             (Ok(()), Err(error)) => tracing::error!(run_id, error, "run failed its verification"),
         }
+        self.sweep_uploads().await;
     }
 
     /// Runs whose verification a restart interrupted.
@@ -217,10 +244,11 @@ fn agent_of_job(state: &State, request: &RunRequest) -> Result<String, ApiError>
     Ok(first.id.clone())
 }
 
-/// What an agent's Ack of its order does to a run.
+/// What an agent's Ack of its order does to a run. One that it has taken on is not ended by the refusal of an order
+/// that came again, with fresh URLs.
 pub fn acked(run: &mut Run, ack: &v1::Ack) {
-    run.acked = true;
-    if !ack.accepted && !run.status.is_terminal() {
+    let taken_on = std::mem::replace(&mut run.acked, true);
+    if !ack.accepted && !taken_on && !run.status.is_terminal() {
         finish(run, RunStatus::Failed, &format!("the agent refused the run: {}", ack.reason));
     }
 }

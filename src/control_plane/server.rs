@@ -4,10 +4,11 @@ use super::config::{AgentKey, AgentSeed, Config, Tls};
 use super::error::StartError;
 use super::hub::Goodbye;
 use super::keys::{self, Keys};
+use super::object_parts::{MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES};
 use super::object_store::ObjectStore;
 use super::plane::{Limits, Plane};
 use super::store::Store;
-use super::{files, rest, tls};
+use super::{files, offer, rest, tls};
 use crate::model::Secret;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
@@ -119,6 +120,7 @@ pub fn serve(config: Config) -> Result<Running, StartError> {
                     for run_id in shared.unverified() {
                         actix_web::rt::spawn(Arc::clone(&shared).verify(run_id));
                     }
+                    actix_web::rt::spawn(sweep_regularly(Arc::clone(&shared)));
                     drop(shared);
                     // Whoever asked has gone: nobody could ever stop it.
                     if told.send(Ok((server.handle(), address))).is_ok()
@@ -147,6 +149,15 @@ pub fn serve(config: Config) -> Result<Running, StartError> {
         thread: Some(thread),
         _lock: lock,
     })
+}
+
+/// At start what the last life left behind, and then what agents that never came back left.
+async fn sweep_regularly(plane: Arc<Plane>) {
+    let mut every = tokio::time::interval(offer::SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        Arc::clone(&plane).sweep_uploads().await;
+    }
 }
 
 /// Makes an agent without serving, and answers its key: the only time that it is seen.
@@ -197,6 +208,7 @@ fn open(config: &Config) -> Result<Plane, StartError> {
     if heartbeat_interval_s == 0 || config.heartbeat_interval.subsec_nanos() != 0 {
         return Err(StartError::Config("heartbeat interval: must be whole seconds, at least 1s".into()));
     }
+    let limits = limits(config, heartbeat_interval_s)?;
     let token = files::read_or_create(&token_path(dir), || {
         Ok(format!("{}\n", keys::random_hex::<32>()?).into_bytes())
     });
@@ -207,15 +219,28 @@ fn open(config: &Config) -> Result<Plane, StartError> {
     let keys = Keys::open(dir).map_err(unusable)?;
     let objects = ObjectStore::open(dir.join("objects")).map_err(unusable)?;
     let store = Store::open(&dir.join("state")).map_err(unusable)?;
-    let limits = Limits {
+    Ok(Plane::new(store, keys, objects, Secret::from(token.trim()), limits))
+}
+
+fn limits(config: &Config, heartbeat_interval_s: u32) -> Result<Limits, StartError> {
+    if !(MIN_PART_BYTES..=MAX_PART_BYTES).contains(&config.part_size_bytes) {
+        let what = "objects.part_size_bytes: must be 5242880 (5 MiB) to 5368709120 (5 GiB)";
+        return Err(StartError::Config(what.into()));
+    }
+    if !(1..=MAX_PARTS).contains(&config.part_urls) {
+        return Err(StartError::Config("objects.part_urls: must be 1 to 10000".into()));
+    }
+    Ok(Limits {
         heartbeat_interval_s,
         url_lifetime_ms: u64::try_from(config.url_lifetime.as_millis()).unwrap_or(u64::MAX / 2),
         max_object_bytes: config.max_object_bytes,
+        multipart: config.multipart,
+        part_size_bytes: config.part_size_bytes,
+        part_urls: config.part_urls,
         max_upload_bytes_per_sec: config.max_upload_bytes_per_sec,
         acks: config.end_to_end_acks,
         public_url: config.public_url.clone(),
-    };
-    Ok(Plane::new(store, keys, objects, Secret::from(token.trim()), limits))
+    })
 }
 
 /// Makes the agents that the configuration names, and their configuration where it changed.

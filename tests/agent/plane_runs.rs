@@ -4,6 +4,7 @@ use crate::plane_kit::{Peer, Plane};
 use awc::http::Method;
 use backupy_agent::wire::{Payload, v1};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use md5::{Digest, Md5};
 use ring::digest;
 use serde_json::{Value, json};
 
@@ -75,7 +76,12 @@ async fn a_run_goes_from_its_order_to_a_verified_object_and_its_key() {
     let object = vec![0x5a; 700_001];
     let (status, headers) = plane.put(&put_url(&order), object.clone()).await;
     assert_eq!(status, 200);
-    assert_eq!(headers.get("etag").unwrap().to_str().unwrap(), format!("\"{}\"", sha256(&object)));
+    let header = |name: &str| headers.get(name).unwrap().to_str().unwrap().to_owned();
+    assert_eq!(header("etag"), format!("\"{}\"", HEXLOWER.encode(&Md5::digest(&object))));
+    assert_eq!(
+        header("x-amz-checksum-sha256"),
+        BASE64.encode(&HEXLOWER.decode(sha256(&object).as_bytes()).unwrap())
+    );
     peer.say(report(&order, &object)).await;
     peer.say(report(&order, &object)).await;
     peer.barrier().await;

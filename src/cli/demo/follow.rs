@@ -42,6 +42,8 @@ pub async fn follow(
     let mut asked = Instant::now();
     let mut bar = Progress::bytes(None).labelled("dumping");
     let mut uploading = false;
+    // What an earlier life of the agent has sent is not sent again.
+    let (_, already) = files.waiting_parts();
     loop {
         agent.must_run()?;
         plane.must_run()?;
@@ -50,7 +52,7 @@ pub async fn follow(
             uploading = true;
             bar = Progress::bytes(Some(spooled)).labelled("uploading");
         }
-        bar.set(if uploading { sent.min(spooled) } else { spooled });
+        bar.set(if uploading { (already + sent).min(spooled) } else { spooled });
         if uploading && until_uploaded.is_some_and(|part| sent as f64 >= part * spooled as f64) {
             return Ok(Seen::Midway { uploaded: sent, total: spooled });
         }

@@ -5,10 +5,11 @@ use anyhow::Result;
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 /// What is relayed at once: small enough that a slow link is smooth.
 const PIECE: usize = 64 * 1024;
@@ -25,6 +26,8 @@ struct Cable {
     /// From the agent since the last [`Link::reset`].
     sent: Cell<u64>,
     bytes_per_s: Cell<Option<u64>>,
+    /// A slowed cable is busy until then.
+    busy_until: Cell<Instant>,
 }
 
 impl Link {
@@ -39,6 +42,7 @@ impl Link {
             whole: watch::Sender::new(true),
             sent: Cell::new(0),
             bytes_per_s: Cell::new(None),
+            busy_until: Cell::new(Instant::now()),
         });
         let relay = Rc::downgrade(&cable);
         actix_rt::spawn(async move {
@@ -65,7 +69,7 @@ impl Link {
         self.cable.sent.set(0);
     }
 
-    /// Slows what the agent sends, each connection by itself; None lets it go as fast as it can.
+    /// Slows what the agent sends, all connections together; None lets it go as fast as it can.
     pub fn slow(&self, bytes_per_s: Option<u64>) {
         self.cable.bytes_per_s.set(bytes_per_s);
     }
@@ -101,7 +105,10 @@ async fn carry(agent: TcpStream, to: SocketAddr, cable: Rc<Cable>) {
             plane_in.write_all(piece.get(..read).unwrap_or_default()).await?;
             cable.sent.set(cable.sent.get() + read as u64);
             if let Some(rate) = cable.bytes_per_s.get() {
-                actix_rt::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await;
+                let begin = cable.busy_until.get().max(Instant::now());
+                let end = begin + Duration::from_secs_f64(read as f64 / rate as f64);
+                cable.busy_until.set(end);
+                sleep_until(end.into()).await;
             }
         }
     };

@@ -9,8 +9,8 @@ use indicatif::DecimalBytes;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The part of the object that is away when the plug is pulled.
-const AWAY: f64 = 0.4;
+/// How much of the object is away when the plug is pulled: three parts go up at once, and they are to be whole.
+const AWAY: f64 = 0.6;
 /// How long the upload of the whole object takes on the slowed link, about: long enough to be seen.
 const UPLOAD_S: u64 = 6;
 /// How long the link stays cut after the agent is back.
@@ -48,9 +48,10 @@ pub async fn pull(
     ));
     let run = plane.rest.get(&format!("/v1/runs/{run_id}")).await?;
     screen.line(format_args!(
-        "the control plane sees {}; objects in its store: {}",
+        "the control plane sees {}; in its store: {} objects, {} whole parts of one",
         word(&run["status"]),
-        files.stored_objects().len()
+        files.stored_objects().len(),
+        files.waiting_parts().0
     ));
 
     *agent = start_agent(files)?;
@@ -68,7 +69,7 @@ pub async fn pull(
     Ok(())
 }
 
-/// What the new life says of itself, once it has found its run.
+/// What the new life says of itself, once it has found its run, and the run its spool.
 async fn first_status(files: &Files, agent: &mut Process) -> Result<Value> {
     let start = Instant::now();
     loop {
@@ -76,13 +77,13 @@ async fn first_status(files: &Files, agent: &mut Process) -> Result<Value> {
         let mut command = agent_command(files, "status")?;
         let answer = command.arg("--json").output().context("status")?;
         if let Ok(status) = serde_json::from_slice::<Value>(&answer.stdout)
-            && status["runs"].as_array().is_some_and(|runs| !runs.is_empty())
+            && status["runs"][0]["step"] == "uploading"
         {
             return Ok(status);
         }
         if start.elapsed() > BACK_WITHIN {
             bail!(
-                "the agent came back without its run. `status` says {}{}",
+                "the agent did not go on with its run's upload. `status` says {}{}",
                 String::from_utf8_lossy(&answer.stdout),
                 String::from_utf8_lossy(&answer.stderr)
             );
@@ -122,5 +123,10 @@ pub async fn one_of_each(screen: &Screen, files: &Files, plane: &Plane) -> Resul
         );
     }
     screen.line("one run, one object, one report: nothing started twice, nothing lost");
+    screen.line(format_args!(
+        "the new life sent {} of the object's {}: parts that were known to be stored were not sent again",
+        DecimalBytes(plane.link.sent()),
+        DecimalBytes(items.first().and_then(|run| run["size_bytes"].as_u64()).unwrap_or_default())
+    ));
     Ok(())
 }

@@ -23,6 +23,8 @@ pub const POLL: Duration = Duration::from_millis(40);
 const PLANE_WITHIN: Duration = Duration::from_secs(30);
 /// Signs of life that somebody who watches can see.
 const HEARTBEAT: &str = "5s";
+/// The smallest that S3 knows: the demo's object is to have several parts.
+const PART_SIZE_BYTES: u64 = 5 * 1024 * 1024;
 
 /// Where everything lies.
 pub struct Files {
@@ -89,6 +91,14 @@ impl Files {
         entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).max().unwrap_or(0)
     }
 
+    /// Parts of objects that wait in the control plane's store to be put together: how many, and their bytes.
+    pub fn waiting_parts(&self) -> (usize, u64) {
+        let Ok(uploads) = fs::read_dir(self.plane.join("objects/.uploads")) else { return (0, 0) };
+        let parts = uploads.filter_map(|upload| fs::read_dir(upload.ok()?.path()).ok()).flatten();
+        let sizes = parts.filter_map(|part| Some(part.ok()?.metadata().ok()?.len()));
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+    }
+
     /// Objects in the control plane's store, uploads that are not whole left out.
     pub fn stored_objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -138,6 +148,7 @@ impl Plane {
             "listen": address.to_string(),
             "data_dir": files.plane,
             "heartbeat_interval": HEARTBEAT,
+            "objects": {"part_size_bytes": PART_SIZE_BYTES},
             "agents": [{
                 "name": AGENT,
                 "agent_key_file": files.dir.join("agent.key"),
@@ -219,6 +230,8 @@ pub fn configure_agent(files: &Files, link: &Link) -> Result<()> {
             "ca_file": files.plane.join("tls/ca.pem"),
         },
         "state": {"dir": files.state},
+        // Spooled, so that a restarted agent goes on with the upload, and does not dump again.
+        "backup": {"spool": "always"},
         "log": {"format": "text"},
         "metrics": {"listen": ""},
         "docker": {"discovery": false},

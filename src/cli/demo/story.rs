@@ -71,7 +71,7 @@ async fn play(files: &Files, pull_the_plug: bool, stay: Option<Rc<Cell<bool>>>) 
         Seen::Midway { .. } => bail!("the run was left before its end"),
     };
     let sold = shop.close()?;
-    summary(&screen, files, &run, started.elapsed(), sold)?;
+    summary(&screen, files, &run, started.elapsed(), sold, pull_the_plug)?;
     if pull_the_plug {
         plug::one_of_each(&screen, files, &plane).await?;
     }
@@ -170,7 +170,14 @@ async fn register(screen: &Screen, files: &Files, plane: &mut Plane) -> Result<P
     Ok(agent)
 }
 
-fn summary(screen: &Screen, files: &Files, run: &Value, took: Duration, sold: u64) -> Result<()> {
+fn summary(
+    screen: &Screen,
+    files: &Files,
+    run: &Value,
+    took: Duration,
+    sold: u64,
+    plugged: bool,
+) -> Result<()> {
     let database_bytes = database::size(&files.database)?;
     let object_bytes = run["size_bytes"].as_u64().context("a good run has a size")?;
     let agent_s = run["duration_ms"].as_u64().unwrap_or_default() as f64 / 1000.0;
@@ -183,15 +190,13 @@ fn summary(screen: &Screen, files: &Files, run: &Value, took: Duration, sold: u6
             100.0 * object_bytes as f64 / database_bytes as f64
         ),
     );
-    let rate = database_bytes as f64 / agent_s.max(0.001);
-    screen.item(
-        "time",
-        format_args!(
-            "{agent_s:.1} s from the first page to the verified end ({}/s); {:.1} s as seen from here",
-            DecimalBytes(rate as u64),
-            took.as_secs_f64()
-        ),
-    );
+    let rate = DecimalBytes((database_bytes as f64 / agent_s.max(0.001)) as u64);
+    let by_agent = if plugged {
+        format!("{agent_s:.1} s of the agent's second life, which did not dump again")
+    } else {
+        format!("{agent_s:.1} s from the first page to the verified end ({rate}/s)")
+    };
+    screen.item("time", format_args!("{by_agent}; {:.1} s as seen from here", took.as_secs_f64()));
     screen.item("engine", run["db_engine_version"].as_str().unwrap_or("?"));
     screen.item("shop", format_args!("{sold} orders sold meanwhile, not one of them refused"));
     Ok(())

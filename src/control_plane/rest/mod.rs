@@ -9,7 +9,7 @@ mod runs;
 
 use super::error::{ApiError, Code};
 use super::plane::Plane;
-use super::{keys, link, object_http};
+use super::{keys, link, object_http, object_parts_http};
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
@@ -26,9 +26,12 @@ pub fn routes(app: &mut web::ServiceConfig) {
         .route("/v1/agents/connect", web::get().to(link::connect))
         .service(
             web::resource("/objects/{object:.*}")
+                .app_data(web::PayloadConfig::new(object_parts_http::MAX_LIST_BYTES))
                 .route(web::put().to(object_http::put))
                 .route(web::get().to(object_http::get))
-                .route(web::head().to(object_http::get)),
+                .route(web::head().to(object_http::get))
+                .route(web::post().to(object_parts_http::complete))
+                .route(web::delete().to(object_parts_http::abort)),
         )
         .service(
             web::scope("/v1")

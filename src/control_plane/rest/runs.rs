@@ -125,7 +125,8 @@ async fn download_url(request: HttpRequest, id: web::Path<String>, plane: Shared
     let (run, result) = finished(&plane, &id)?;
     let expires_at_ms = unix_ms() + plane.limits.url_lifetime_ms;
     let base = plane.object_base(&caller_base(&request));
-    let url = presign::url(plane.keys.urls(), &base, "GET", &run.s3_key, expires_at_ms);
+    let url =
+        presign::url(plane.keys.urls(), &base, "GET", &run.s3_key, presign::Scope::Object, expires_at_ms);
     Ok(HttpResponse::Ok().json(json!({
         "url": url.expose(),
         "expires_at_ms": expires_at_ms,
