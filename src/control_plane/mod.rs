@@ -8,7 +8,7 @@
 //! | configuration of agents | `agent_config`, `config_rules` |
 //! | runs | `runs`, `offer` (what they upload with), `token`, `keys` |
 //! | objects on the disk | `object_store`, `object_parts` (in parts), `object_incoming` (on their way in) |
-//! | objects over HTTP | `object_http`, `object_parts_http`, `object_receive`, `presign` |
+//! | objects over HTTP | `object_http`, `object_parts_http`, `object_receive`, `object_refusal`, `presign` |
 //! | REST | `rest`, `error`, `describe` |
 
 mod acks;
@@ -29,6 +29,7 @@ mod object_incoming;
 mod object_parts;
 mod object_parts_http;
 mod object_receive;
+mod object_refusal;
 mod object_store;
 mod offer;
 mod plane;

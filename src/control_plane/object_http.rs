@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::object_incoming::{Incoming, Received};
 use super::object_parts::{MAX_PART_BYTES, MAX_PARTS};
 use super::object_receive::{announced_md5, is_senders_fault, receive};
+use super::object_refusal::Refused;
 use super::plane::Plane;
 use super::presign::{self, Refusal, Scope};
 use super::records::RunStatus;
@@ -22,25 +23,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Tells the stored bytes' SHA-256, base64, as S3 does.
 const CHECKSUM_HEADER: &str = "x-amz-checksum-sha256";
 
-/// An answer in S3's form.
-pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
-    tracing::warn!(status = status.as_u16(), code, message, "object request refused");
-    let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    );
-    HttpResponse::build(status).insert_header((CONTENT_TYPE, "application/xml")).body(body)
-}
-
-/// There is no such upload, any more or at all.
-pub fn no_such_upload() -> HttpResponse {
-    let message = "the upload does not exist: it was completed, aborted, or has expired";
-    refuse(StatusCode::NOT_FOUND, "NoSuchUpload", message)
-}
-
 /// What the request's URL allows, or the refusal.
-pub fn allowed<'a>(plane: &Plane, request: &'a HttpRequest, object: &str) -> Result<Scope<'a>, HttpResponse> {
+pub fn allowed<'a>(plane: &Plane, request: &'a HttpRequest, object: &str) -> Result<Scope<'a>, Refused> {
     if !presign::is_object_name(object) {
-        return Err(refuse(StatusCode::BAD_REQUEST, "InvalidURI", "not the name of an object"));
+        return Err(Refused::bad("InvalidURI", "not the name of an object"));
     }
     // Who may read an object may also ask how long it is.
     let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
@@ -49,7 +35,7 @@ pub fn allowed<'a>(plane: &Plane, request: &'a HttpRequest, object: &str) -> Res
             Refusal::WrongSignature => "SignatureDoesNotMatch",
             Refusal::Unsigned | Refusal::Expired => "AccessDenied",
         };
-        refuse(StatusCode::FORBIDDEN, code, &refusal.to_string())
+        Refused::new(StatusCode::FORBIDDEN, code, refusal.to_string())
     })
 }
 
@@ -64,7 +50,7 @@ pub async fn put(
     let prepared = allowed(&plane, &request, &object).and_then(|scope| {
         let length = length(&request)?;
         let mut incoming = prepare(&plane, &object, scope, length)?;
-        let invalid = |message| refuse(StatusCode::BAD_REQUEST, "InvalidDigest", message);
+        let invalid = |message: &'static str| Refused::bad("InvalidDigest", message);
         if let Some(md5) = announced_md5(request.headers()).map_err(invalid)? {
             incoming.expect_md5(md5);
         }
@@ -72,53 +58,51 @@ pub async fn put(
     });
     let (scope, incoming) = match prepared {
         Ok(prepared) => prepared,
-        Err(refusal) => return refusal,
+        Err(refused) => return refused.into(),
     };
     let received = receive(incoming, plane.limits.max_upload_bytes_per_sec, payload).await;
-    answer(&object, scope, received)
+    answer(&object, scope, received).unwrap_or_else(HttpResponse::from)
 }
 
 /// What the client says of its body.
-fn length(request: &HttpRequest) -> Result<u64, HttpResponse> {
+fn length(request: &HttpRequest) -> Result<u64, Refused> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     length.filter(|_| !request.headers().contains_key(TRANSFER_ENCODING)).ok_or_else(|| {
         let message = "a PUT must say its Content-Length; chunked bodies are not taken";
-        refuse(StatusCode::LENGTH_REQUIRED, "MissingContentLength", message)
+        Refused::new(StatusCode::LENGTH_REQUIRED, "MissingContentLength", message)
     })
 }
 
 /// Everything that can be refused before the body has come.
-fn prepare(plane: &Plane, object: &str, scope: Scope<'_>, length: u64) -> Result<Incoming, HttpResponse> {
+fn prepare(plane: &Plane, object: &str, scope: Scope<'_>, length: u64) -> Result<Incoming, Refused> {
     if length > plane.limits.max_object_bytes.min(MAX_PART_BYTES) {
         let message = "the object is longer than this store takes in one piece";
-        return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "EntityTooLarge", message));
+        return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "EntityTooLarge", message));
     }
     if is_settled(plane, object) {
-        let message = "the run is over: its object is not replaced any more";
-        return Err(refuse(StatusCode::CONFLICT, "OperationAborted", message));
+        return Err(Refused::settled());
     }
     let begun = match scope {
         Scope::Object => plane.objects.receive(object, length),
         Scope::Part(_, number) if number == 0 || number > MAX_PARTS => {
-            let message = "a part's number is 1 to 10000";
-            return Err(refuse(StatusCode::BAD_REQUEST, "InvalidArgument", message));
+            return Err(Refused::bad("InvalidArgument", "a part's number is 1 to 10000"));
         }
-        Scope::Part(id, _) if !plane.objects.has_upload(id) => return Err(no_such_upload()),
+        Scope::Part(id, _) if !plane.objects.has_upload(id) => return Err(Refused::no_such_upload()),
         Scope::Part(id, number) => plane.objects.receive_part(id, number, length),
         // Never signed for PUT.
         Scope::Upload(_) => {
-            return Err(refuse(StatusCode::BAD_REQUEST, "InvalidRequest", "a part needs a number"));
+            return Err(Refused::bad("InvalidRequest", "a part needs a number"));
         }
     };
     begun.map_err(|error| not_stored(object, &error))
 }
 
-fn not_stored(object: &str, error: &io::Error) -> HttpResponse {
+fn not_stored(object: &str, error: &io::Error) -> Refused {
     tracing::error!(object, %error, "an object could not be stored: look at the disk");
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the object could not be stored")
+    Refused::internal("the object could not be stored")
 }
 
-fn answer(object: &str, scope: Scope<'_>, received: io::Result<Received>) -> HttpResponse {
+fn answer(object: &str, scope: Scope<'_>, received: io::Result<Received>) -> Result<HttpResponse, Refused> {
     match received {
         Ok(Received { stored, md5 }) => {
             match scope {
@@ -128,21 +112,19 @@ fn answer(object: &str, scope: Scope<'_>, received: io::Result<Received>) -> Htt
                 }
             }
             let checksum = HEXLOWER.decode(stored.sha256.as_bytes()).unwrap_or_default();
-            HttpResponse::Ok()
+            Ok(HttpResponse::Ok()
                 .insert_header((ETAG, format!("\"{md5}\"")))
                 .insert_header((CHECKSUM_HEADER, BASE64.encode(&checksum)))
-                .finish()
+                .finish())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(scope, Scope::Part(..)) => {
-            no_such_upload()
+            Err(Refused::no_such_upload())
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            refuse(StatusCode::BAD_REQUEST, "BadDigest", &error.to_string())
+            Err(Refused::bad("BadDigest", error.to_string()))
         }
-        Err(error) if is_senders_fault(&error) => {
-            refuse(StatusCode::BAD_REQUEST, "IncompleteBody", &error.to_string())
-        }
-        Err(error) => not_stored(object, &error),
+        Err(error) if is_senders_fault(&error) => Err(Refused::bad("IncompleteBody", error.to_string())),
+        Err(error) => Err(not_stored(object, &error)),
     }
 }
 
@@ -160,18 +142,18 @@ pub async fn get(
     plane: web::Data<Plane>,
 ) -> Result<HttpResponse, ApiError> {
     let object = path.into_inner();
-    if let Err(refusal) = allowed(&plane, &request, &object) {
-        return Ok(refusal);
+    if let Err(refused) = allowed(&plane, &request, &object) {
+        return Ok(refused.into());
     }
     let opened = tokio::fs::File::open(plane.objects.path_of(&object)).await;
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(refuse(StatusCode::NOT_FOUND, "NoSuchKey", "there is no such object"));
+            return Ok(Refused::new(StatusCode::NOT_FOUND, "NoSuchKey", "there is no such object").into());
         }
         Err(error) => {
             tracing::error!(object, %error, "a stored object cannot be read: look at the disk");
-            return Ok(refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "it cannot be read"));
+            return Ok(Refused::internal("it cannot be read").into());
         }
     };
     let length = file.metadata().await?.len();

@@ -1,10 +1,10 @@
 //! The end of an upload in parts over HTTP: CompleteMultipartUpload by POST, AbortMultipartUpload by DELETE.
 
-use super::object_http::{allowed, is_settled, no_such_upload, refuse};
+use super::object_http::{allowed, is_settled};
 use super::object_parts::{Fault, MAX_PARTS, Named};
+use super::object_refusal::Refused;
 use super::plane::Plane;
 use super::presign::Scope;
-use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -19,77 +19,67 @@ pub async fn complete(
     plane: web::Data<Plane>,
 ) -> HttpResponse {
     let object = path.into_inner();
-    let id = match upload_of(&plane, &request, &object) {
-        Ok(id) => id,
-        Err(refusal) => return refusal,
-    };
-    if is_settled(&plane, &object) {
-        let message = "the run is over: its object is not replaced any more";
-        return refuse(StatusCode::CONFLICT, "OperationAborted", message);
+    put_together(&plane, &request, object, &body).await.unwrap_or_else(HttpResponse::from)
+}
+
+async fn put_together(
+    plane: &Plane,
+    request: &HttpRequest,
+    object: String,
+    body: &[u8],
+) -> Result<HttpResponse, Refused> {
+    let id = upload_of(plane, request, &object)?;
+    if is_settled(plane, &object) {
+        return Err(Refused::settled());
     }
-    let parts = match parts(&body) {
-        Ok(parts) => parts,
-        Err(what) => return refuse(StatusCode::BAD_REQUEST, "MalformedXML", what),
-    };
+    let parts = parts(body).map_err(|what| Refused::bad("MalformedXML", what))?;
     let (objects, limit, name) = (plane.objects.clone(), plane.limits.max_object_bytes, object.clone());
     // It goes on where the client hangs up: asked again, it gets the answer.
     let completed = web::block(move || objects.complete(&id, &name, &parts, limit)).await;
-    match completed {
-        Ok(Ok(etag)) => {
-            tracing::info!(object, etag, "object put together");
-            let xml = format!(
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Key>{object}</Key><ETag>&quot;{etag}&quot;</ETag></CompleteMultipartUploadResult>"
-            );
-            HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/xml")).body(xml)
-        }
-        Ok(Err(fault)) => refused(&object, &fault),
-        // The server is ending.
-        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "try again"),
-    }
+    let etag = completed.map_err(|_| Refused::ending())?.map_err(|fault| refused(&object, &fault))?;
+    tracing::info!(object, etag, "object put together");
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Key>{object}</Key><ETag>&quot;{etag}&quot;</ETag></CompleteMultipartUploadResult>"
+    );
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/xml")).body(xml))
 }
 
-fn refused(object: &str, fault: &Fault) -> HttpResponse {
+fn refused(object: &str, fault: &Fault) -> Refused {
     let code = match fault {
-        Fault::NoSuchUpload => return no_such_upload(),
+        Fault::NoSuchUpload => return Refused::no_such_upload(),
         Fault::InvalidPart(_) => "InvalidPart",
         Fault::InvalidPartOrder => "InvalidPartOrder",
         Fault::TooSmall(_) => "EntityTooSmall",
         Fault::TooLarge => "EntityTooLarge",
         Fault::Io(error) => {
             tracing::error!(object, %error, "an object could not be put together: look at the disk");
-            let message = "the object could not be put together";
-            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message);
+            return Refused::internal("the object could not be put together");
         }
     };
-    refuse(StatusCode::BAD_REQUEST, code, &fault.to_string())
+    Refused::bad(code, fault.to_string())
 }
 
 /// DELETE: gives the upload up.
 pub async fn abort(request: HttpRequest, path: web::Path<String>, plane: web::Data<Plane>) -> HttpResponse {
-    let object = path.into_inner();
-    let id = match upload_of(&plane, &request, &object) {
-        Ok(id) => id,
-        Err(refusal) => return refusal,
-    };
+    give_up(&plane, &request, &path).await.unwrap_or_else(HttpResponse::from)
+}
+
+async fn give_up(plane: &Plane, request: &HttpRequest, object: &str) -> Result<HttpResponse, Refused> {
+    let id = upload_of(plane, request, object)?;
     let objects = plane.objects.clone();
-    match web::block(move || objects.abort(&id)).await {
-        Ok(Ok(true)) => {
-            tracing::info!(object, "upload in parts given up");
-            HttpResponse::NoContent().finish()
-        }
-        Ok(Ok(false)) => no_such_upload(),
-        Ok(Err(error)) => refused(&object, &Fault::Io(error)),
-        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "try again"),
+    let aborted = web::block(move || objects.abort(&id)).await.map_err(|_| Refused::ending())?;
+    if !aborted.map_err(|error| refused(object, &Fault::Io(error)))? {
+        return Err(Refused::no_such_upload());
     }
+    tracing::info!(object, "upload in parts given up");
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// The upload that the URL is for.
-fn upload_of(plane: &Plane, request: &HttpRequest, object: &str) -> Result<String, HttpResponse> {
+fn upload_of(plane: &Plane, request: &HttpRequest, object: &str) -> Result<String, Refused> {
     match allowed(plane, request, object)? {
         Scope::Upload(id) => Ok(id.to_owned()),
-        Scope::Object | Scope::Part(..) => {
-            Err(refuse(StatusCode::BAD_REQUEST, "InvalidRequest", "the URL names no upload"))
-        }
+        Scope::Object | Scope::Part(..) => Err(Refused::bad("InvalidRequest", "the URL names no upload")),
     }
 }
 

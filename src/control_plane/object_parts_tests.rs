@@ -87,7 +87,10 @@ fn a_list_that_is_not_what_is_there_is_refused_and_changes_nothing() {
     assert!(matches!(refused(&[first.clone(), first.clone()]), Fault::InvalidPartOrder));
     let long = store.complete("ab", OBJECT, &[first.clone(), second.clone()], FULL as u64);
     assert!(matches!(long, Err(Fault::TooLarge)));
-    assert!(matches!(store.complete("cd", OBJECT, &[first.clone()], NO_LIMIT), Err(Fault::NoSuchUpload)));
+    assert!(matches!(
+        store.complete("cd", OBJECT, std::slice::from_ref(&first), NO_LIMIT),
+        Err(Fault::NoSuchUpload)
+    ));
     assert_eq!(files(&store), before);
     // S3 takes an ETag without its quotes, and in capitals.
     let bare = named(1, &first.etag.trim_matches('"').to_uppercase());
