@@ -11,6 +11,8 @@
 //! | [`store`] | the state file: sealing, outbox, runs |
 //! | [`object`] | the backup object format, decryption tokens |
 //! | [`backup`] | a run: dump, compress, seal, spool, upload, verify |
+//! | [`docker`] | the Docker engine's API over its socket |
+//! | [`http`] | answers of HTTP/1.1 servers taken apart, no I/O |
 //! | [`trust`] | TLS towards servers that are not the control plane |
 //! | [`probe`] | what the host looks like, and what health checks see |
 //! | [`actors`] | Supervisor, Connection, Heartbeat, Queue, StateStore, Dispatcher, Runner, Health |
@@ -27,6 +29,8 @@ pub mod cli;
 #[cfg(feature = "control-plane")]
 pub mod control_plane;
 pub mod daemon;
+pub mod docker;
+pub mod http;
 pub mod model;
 pub mod object;
 pub mod probe;

@@ -5,13 +5,13 @@
 //! refuses at once is heard, however large the body.
 
 mod body;
-mod head;
 
+pub use crate::http::Answer;
 pub use body::{Body, Source};
-pub use head::Answer;
 
 use super::place::Place;
 use super::{Options, Timing, UploadError};
+use crate::http::{self, BodyReader};
 use futures_util::future::LocalBoxFuture;
 use rustls::pki_types::ServerName;
 use std::io;
@@ -212,20 +212,16 @@ impl Answers {
     /// The head of the next answer, an interim one too.
     async fn head(&mut self) -> Result<Answer, Broken> {
         loop {
-            if let Some((answer, len)) = head::parse(&self.bytes).map_err(|what| Broken(what.into()))? {
+            if let Some((answer, len)) = http::parse(&self.bytes).map_err(|_| not_http())? {
                 self.bytes.drain(..len);
                 return Ok(answer);
             }
             if self.bytes.len() > MAX_HEAD_LEN {
-                return Err(Broken("the store's answer was not HTTP".into()));
+                return Err(not_http());
             }
             if self.more().await? == 0 {
-                let what = if self.bytes.is_empty() {
-                    "the store closed the connection without an answer"
-                } else {
-                    "the store's answer was not HTTP"
-                };
-                return Err(Broken(what.into()));
+                let silent = || Broken("the store closed the connection without an answer".into());
+                return Err(if self.bytes.is_empty() { silent() } else { not_http() });
             }
         }
     }
@@ -241,16 +237,20 @@ impl Answers {
     }
 
     async fn body(&mut self, answer: &Answer) -> Result<Vec<u8>, Broken> {
+        let mut reader = BodyReader::new(answer).map_err(|_| not_http())?;
+        let mut body = Vec::new();
         loop {
-            if let Some(body) = head::body_of(answer, &self.bytes, false) {
+            reader.push(&self.bytes, &mut body).map_err(|_| not_http())?;
+            self.bytes.clear();
+            if reader.is_whole() {
                 return Ok(body);
             }
-            if self.bytes.len() > MAX_BODY_LEN {
+            if body.len() > MAX_BODY_LEN {
                 return Err(Broken("the store's answer is too long".into()));
             }
             if self.more().await? == 0 {
                 let cut = || Broken("the store's answer was cut off".into());
-                return head::body_of(answer, &self.bytes, true).ok_or_else(cut);
+                return if reader.may_end() { Ok(body) } else { Err(cut()) };
             }
         }
     }
@@ -265,10 +265,14 @@ impl Answers {
     }
 }
 
+fn not_http() -> Broken {
+    Broken("the store's answer was not HTTP".into())
+}
+
 /// An answer from its text.
 #[cfg(test)]
 pub fn parsed(text: &str) -> Answer {
-    let (mut answer, len) = head::parse(text.as_bytes()).ok().flatten().unwrap_or_default();
+    let (mut answer, len) = http::parse(text.as_bytes()).ok().flatten().unwrap_or_default();
     answer.body = text.as_bytes().get(len..).unwrap_or_default().to_vec();
     answer
 }
