@@ -20,6 +20,9 @@ want mariadbd mariadb-server
 want mariadb-dump mariadb-client
 want redis-server redis-server
 want redis-cli redis-tools
+# Dumps inside containers, with an engine that the tests start for themselves.
+want dockerd docker.io
+want docker docker.io
 # The module can be there without what makes environments: Debian splits it off.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 

@@ -46,11 +46,14 @@ pub struct RunArgs {
     /// Upload no faster; 0 is no limit.
     #[arg(long, value_name = "SIZE")]
     max_upload_bytes_per_sec: Option<String>,
+    /// Socket of the Docker engine.
+    #[arg(long, value_name = "PATH")]
+    docker_socket: Option<String>,
 }
 
 impl RunArgs {
     /// Each key with what was typed for it.
-    pub fn flags(self) -> [(&'static str, Option<String>); 14] {
+    pub fn flags(self) -> [(&'static str, Option<String>); 15] {
         [
             ("server.ca_file", self.ca_file),
             ("server.allow_insecure", self.allow_insecure),
@@ -66,6 +69,7 @@ impl RunArgs {
             ("backup.idle_io", self.idle_io),
             ("backup.max_read_bytes_per_sec", self.max_read_bytes_per_sec),
             ("backup.max_upload_bytes_per_sec", self.max_upload_bytes_per_sec),
+            ("docker.socket", self.docker_socket),
         ]
     }
 }

@@ -39,9 +39,6 @@ pub struct SettingsArgs {
     /// Address of the metrics, "" for none.
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<String>,
-    /// Socket of the Docker engine.
-    #[arg(long, value_name = "PATH")]
-    docker_socket: Option<String>,
     /// Look for containers.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     docker_discovery: Option<String>,
@@ -73,7 +70,6 @@ impl SettingsArgs {
             ("log.level", self.log_level),
             ("log.format", self.log_format),
             ("metrics.listen", self.metrics_listen),
-            ("docker.socket", self.docker_socket),
             ("docker.discovery", self.docker_discovery),
             ("hooks.enabled", self.hooks_enabled),
             ("hooks.timeout", self.hooks_timeout),

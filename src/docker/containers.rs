@@ -18,7 +18,9 @@ pub enum NameError {
     #[error("it is empty")]
     Empty,
     /// Docker has no such names.
-    #[error("names and ids have letters, digits, `_`, `.` and `-`, begin with a letter or digit, and have at most 256 characters")]
+    #[error(
+        "names and ids have letters, digits, `_`, `.` and `-`, begin with a letter or digit, and have at most 256 characters"
+    )]
     Form,
 }
 
@@ -128,7 +130,9 @@ mod tests {
         };
         assert_eq!(of("{\"Status\":\"running\",\"Running\":true}"), None);
         assert!(of("{\"Status\":\"paused\",\"Running\":true,\"Paused\":true}").unwrap().contains("unpause"));
-        assert!(of("{\"Status\":\"restarting\",\"Running\":true,\"Restarting\":true}").unwrap().contains("logs"));
+        assert!(
+            of("{\"Status\":\"restarting\",\"Running\":true,\"Restarting\":true}").unwrap().contains("logs")
+        );
         assert_eq!(of("{\"Status\":\"exited\"}").unwrap(), "is not running (exited): start it");
     }
 }

@@ -57,7 +57,9 @@ pub enum Error {
         message: String,
     },
     /// Too old to be given an environment.
-    #[error("the Docker engine's API is {version}, and programs with an environment of their own need 1.25 (Docker 1.13): update Docker")]
+    #[error(
+        "the Docker engine's API is {version}, and programs with an environment of their own need 1.25 (Docker 1.13): update Docker"
+    )]
     TooOld {
         /// As it said.
         version: String,

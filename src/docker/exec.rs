@@ -7,7 +7,7 @@ use super::frames::{Demux, Stream};
 use super::line::{Line, strange};
 use super::{Client, Error};
 use crate::http::BodyReader;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 const START: &str = "start the program";
@@ -140,19 +140,19 @@ impl Attached {
         }
     }
 
-    /// Hands on the next piece of what was read; false when there is none.
+    /// The next piece of what was read; None when there is no more of it.
     ///
     /// # Errors
-    /// [`Error::Strange`], or what `take` said.
-    pub fn next<E: From<Error>>(
-        &mut self,
-        take: impl FnOnce(Stream, &[u8]) -> Result<(), E>,
-    ) -> Result<bool, E> {
+    /// [`Error::Strange`]
+    pub fn next(&mut self) -> Result<Option<(Stream, Bytes)>, Error> {
         let (taken, found) = self.demux.next(&self.plain).map_err(|error| strange(START, error))?;
-        let is_piece = found.is_some();
-        let result = found.map_or(Ok(()), |(stream, bytes)| take(stream, bytes));
-        self.plain.advance(taken);
-        result.map(|()| is_piece)
+        let found = found.map(|(stream, piece)| (stream, piece.len()));
+        let Some((stream, len)) = found else {
+            self.plain.advance(taken);
+            return Ok(None);
+        };
+        self.plain.advance(taken.saturating_sub(len));
+        Ok(Some((stream, self.plain.split_to(len).freeze())))
     }
 
     fn unwrap_framing(&mut self) -> Result<(), Error> {

@@ -126,14 +126,8 @@ mod tests {
 
     #[test]
     fn two_streams_come_apart_in_whatever_pieces_they_arrive() {
-        let bytes = [
-            frame(1, "first "),
-            frame(2, "no"),
-            frame(1, ""),
-            frame(0, "second"),
-            frame(3, "!"),
-        ]
-        .concat();
+        let bytes =
+            [frame(1, "first "), frame(2, "no"), frame(1, ""), frame(0, "second"), frame(3, "!")].concat();
         for piece in 1..=bytes.len() {
             let read = read(&bytes, piece).unwrap();
             assert_eq!(read, ("first second".into(), "no!".into(), Ok(())), "{piece}");

@@ -14,8 +14,6 @@ mod error;
 mod exec;
 mod frames;
 mod line;
-#[cfg(test)]
-mod tests;
 
 pub use client::{Client, Timing};
 pub use containers::{Container, Name, NameError};
@@ -50,5 +48,8 @@ pub fn read_json(body: &[u8]) {
     let _ = serde_json::from_slice::<Exec>(body);
     let _ = serde_json::from_slice::<ExecId>(body);
     let message = message_of(body);
-    assert!(message.chars().count() <= MAX_MESSAGE_LEN && !message.contains('\n'), "a message of more than a line");
+    assert!(
+        message.chars().count() <= MAX_MESSAGE_LEN && !message.contains('\n'),
+        "a message of more than a line"
+    );
 }

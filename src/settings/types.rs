@@ -39,6 +39,8 @@ pub struct RunSettings {
     pub min_free_bytes: u64,
     /// How databases are read and packed.
     pub backup: Backup,
+    /// `docker.socket`
+    pub docker_socket: PathBuf,
 }
 
 /// How object stores are reached: the same keys as for the control plane.
@@ -73,6 +75,7 @@ impl Settings {
             stores: Stores { allow_insecure, ca_file, proxy, no_proxy },
             min_free_bytes: self.state.min_free_bytes,
             backup: self.backup.clone(),
+            docker_socket: self.docker.socket.clone(),
         }
     }
 }

@@ -67,7 +67,13 @@ pub(super) fn runs(check: &mut Check<'_>, raw: Raw, spool_dir: PathBuf) -> Optio
     let stores = stores(check, server, allow_insecure);
     let min_free_bytes = min_free_bytes(check, raw.state.min_free_bytes);
     let backup = backup(check, raw.backup, Some(spool_dir));
-    Some(RunSettings { stores: stores?, min_free_bytes: min_free_bytes?, backup: backup? })
+    let docker_socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
+    Some(RunSettings {
+        stores: stores?,
+        min_free_bytes: min_free_bytes?,
+        backup: backup?,
+        docker_socket: docker_socket?,
+    })
 }
 
 fn server(check: &mut Check<'_>, mut raw: RawServer, inline: Option<SecretString>) -> Option<Server> {

@@ -9,6 +9,7 @@
 mod common;
 
 mod contract;
+mod docker;
 mod mariadb;
 mod mongodb;
 mod postgres;

@@ -12,7 +12,7 @@ crate::contract!(Postgres, "password authentication failed");
 pub struct Postgres(Server);
 
 /// Of the version that Debian brought.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let mut found: Vec<_> =
         (9..40).map(|n| PathBuf::from(format!("/usr/lib/postgresql/{n}/bin/{name}"))).collect();
     found.retain(|path| path.is_file());
@@ -35,6 +35,13 @@ impl Postgres {
         command.env("PGUSER", "postgres").env("PGDATABASE", database);
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
         command
+    }
+
+    /// Somebody who holds a lock that a dump waits for.
+    pub fn hold(&self, table: &str) -> std::process::Child {
+        let mut psql = self.psql(NAME);
+        psql.arg("-c").arg(format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)"));
+        psql.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap()
     }
 
     fn sql(&self, database: &str, sql: &str) -> String {

@@ -60,7 +60,7 @@ impl Site {
             gzip_level: 6,
             threads: 1,
             room: Room::default(),
-            host: Host { tools, manners: Manners { nice: 5, idle_io: false } },
+            host: Host { tools, docker: Default::default(), manners: Manners { nice: 5, idle_io: false } },
             hooks: hooks::Options::default(),
             read_rate: Rate::default(),
             upload: upload::Options {
@@ -213,7 +213,7 @@ impl Watch {
     }
 }
 
-fn command_lines() -> impl Iterator<Item = (i32, String)> {
+pub fn command_lines() -> impl Iterator<Item = (i32, String)> {
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Of the settings; hooks are only a server's.
 pub fn run_options(settings: &RunSettings, hooks: hooks::Options) -> Options {
-    let RunSettings { stores, min_free_bytes, backup } = settings;
+    let RunSettings { stores, min_free_bytes, backup, docker_socket } = settings;
     Options {
         spool_dir: backup.spool_dir.clone(),
         spool: backup.spool,
@@ -18,6 +18,7 @@ pub fn run_options(settings: &RunSettings, hooks: hooks::Options) -> Options {
         host: drivers::Host {
             tools: drivers::Tools::default(),
             manners: Manners { nice: backup.nice, idle_io: backup.idle_io },
+            docker: drivers::Access { socket: docker_socket.clone(), ..drivers::Access::default() },
         },
         read_rate: Rate::new(backup.max_read_bytes_per_sec),
         upload: upload::Options {

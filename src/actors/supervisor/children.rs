@@ -64,8 +64,16 @@ impl Children {
     fn backup_options(&self) -> backup::Options {
         let hooks = self.settings.hooks;
         let hooks = backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout };
-        run_options(&self.settings.of_runs(), hooks)
+        let mut options = run_options(&self.settings.of_runs(), hooks);
+        options.host.docker.owner = Some(owner(&self.settings.state.dir));
+        options
     }
+}
+
+/// Who starts programs in containers: the agent of this host with this state, of which one lives at a time.
+fn owner(state: &std::path::Path) -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("{}:{}", host.to_string_lossy(), state.display())
 }
 
 /// How the state is opened, the first time and later.

@@ -4,20 +4,13 @@
 
 use super::DumpError;
 use super::call::Call;
-use crate::backup::cancel::Cancel;
+use super::patience::{LAST_WORDS, Patience};
 use crate::backup::child::{EXIT_LOOK, Group, Heard, READ_LEN, Streams, Tail};
 use nix::sys::signal::Signal;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
-
-/// Kept of an answer: it is a line or two, not a dump.
-const ANSWER_LEN: usize = 64 * 1024;
-
-/// What a tool that was refused as a dump may go on saying before it is killed: its last words explain more than the
-/// first wrong byte.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+use std::time::Instant;
 
 /// A running tool.
 pub struct Child {
@@ -62,32 +55,11 @@ impl Child {
         if status.success() { Ok(()) } else { Err(self.failure(&how_it_ended(status))) }
     }
 
-    /// A short answer. A tool that takes longer than `limit` is ended.
-    ///
-    /// # Errors
-    /// [`DumpError::Cancelled`], [`DumpError::Tool`].
-    pub fn answer(call: &Call, limit: Duration, cancel: &Cancel) -> Result<String, DumpError> {
-        let patience = Patience { cancel, limit: Some((Instant::now() + limit, limit)) };
-        let mut answer = Vec::new();
-        Self::start(call)?.pump(patience, |bytes| {
-            // The rest of a chatterbox is read and dropped.
-            let room = ANSWER_LEN.saturating_sub(answer.len()).min(bytes.len());
-            answer.extend_from_slice(bytes.get(..room).unwrap_or_default());
-            Ok(())
-        })?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    }
-
     fn check(&self, patience: Patience<'_>) -> Result<(), DumpError> {
         if patience.cancel.is_cancelled() {
             return Err(DumpError::Cancelled);
         }
-        match patience.limit {
-            Some((end, limit)) if Instant::now() >= end => {
-                Err(self.failure(&format!("gave no answer for {} s and was ended", limit.as_secs())))
-            }
-            Some(_) | None => Ok(()),
-        }
+        patience.overdue().map_or(Ok(()), |how| Err(self.failure(&how)))
     }
 
     fn listen(&mut self, buffer: &mut [u8]) -> Result<Heard, DumpError> {
@@ -128,21 +100,6 @@ impl Child {
 
     fn broken(&self, cause: io::Error) -> DumpError {
         self.failure(&format!("could not be listened to: {cause}"))
-    }
-}
-
-/// How long a tool may go on.
-#[derive(Clone, Copy)]
-pub struct Patience<'a> {
-    /// The run's switch.
-    pub cancel: &'a Cancel,
-    /// The end, and how long that was from the start.
-    pub limit: Option<(Instant, Duration)>,
-}
-
-impl<'a> From<&'a Cancel> for Patience<'a> {
-    fn from(cancel: &'a Cancel) -> Self {
-        Self { cancel, limit: None }
     }
 }
 

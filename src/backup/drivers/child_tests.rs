@@ -1,8 +1,11 @@
 use super::*;
+use crate::backup::cancel::Cancel;
+use crate::backup::drivers::ground::{Ground, Host};
+use crate::backup::drivers::tool;
 use std::path::PathBuf;
 
 fn shell(script: &str) -> Call {
-    Call::new(&super::super::Host::default(), "sh", PathBuf::from("/bin/sh")).args(["-c", script])
+    Call::new(&Ground::Host(Host::default()), "sh", PathBuf::from("/bin/sh")).args(["-c", script])
 }
 
 fn pump(call: &Call, cancel: &Cancel) -> Result<Vec<u8>, DumpError> {
@@ -88,9 +91,9 @@ fn what_a_tool_leaves_behind_does_not_hold_the_run() {
 
 #[test]
 fn a_tool_that_is_asked_and_does_not_answer_is_ended() {
-    let error = Child::answer(&shell("sleep 600"), Duration::from_millis(100), &Cancel::new()).unwrap_err();
+    let error = tool::answer(&shell("sleep 600"), Duration::from_millis(100), &Cancel::new()).unwrap_err();
     assert!(error.to_string().starts_with("sh gave no answer for 0 s and was ended"), "{error}");
-    let answer = Child::answer(&shell("echo yes"), Duration::from_secs(60), &Cancel::new()).unwrap();
+    let answer = tool::answer(&shell("echo yes"), Duration::from_secs(60), &Cancel::new()).unwrap();
     assert_eq!(answer, "yes\n");
 }
 

@@ -45,6 +45,24 @@ pub enum DumpError {
         /// Debian's.
         package: &'static str,
     },
+    /// The container has no such tool.
+    #[error(
+        "{tool} is not in the container \"{container}\": use an image that has it, as the engine's own has, or publish the server's port on loopback and use the strategy TCP"
+    )]
+    ToolMissingInside {
+        /// Its name.
+        tool: String,
+        /// As the target calls it.
+        container: String,
+    },
+    /// The Docker engine did not do its part.
+    #[error("container \"{container}\": {cause}")]
+    Docker {
+        /// As the target calls it.
+        container: String,
+        /// Why.
+        cause: crate::docker::Error,
+    },
     /// Every such tool of the host is older than the server.
     #[error(
         "target \"{target}\" is {server}, and the newest tool on this host is older ({tool}): install the package {package}"

@@ -2,8 +2,9 @@
 
 use super::DumpError;
 use super::call::Call;
-use super::child::{Child, Patience};
+use super::patience::Patience;
 use super::tally::Tally;
+use super::tool;
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use std::io::{self, Write};
@@ -61,11 +62,11 @@ pub fn stream(
     cancel: &Cancel,
 ) -> Result<u64, DumpError> {
     let explain = |error| match error {
-        FormError::Wrong(problem) => DumpError::Form { engine, tool: call.name().to_owned(), problem },
+        FormError::Wrong(problem) => DumpError::Form { engine, tool: call.title().to_owned(), problem },
         FormError::Output(error) => DumpError::Output(error),
     };
     let mut out = Counted { out, bytes: 0 };
-    Child::start(call)?.pump(Patience::from(cancel), |bytes| form.take(bytes, &mut out).map_err(explain))?;
+    tool::pump(call, Patience::from(cancel), |bytes| form.take(bytes, &mut out).map_err(explain))?;
     form.finish(&mut out).map_err(explain)?;
     Ok(out.bytes)
 }

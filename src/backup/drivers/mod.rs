@@ -2,22 +2,29 @@
 
 mod call;
 mod child;
+mod container;
 mod error;
 mod form;
+mod ground;
+mod inside;
 mod mongodb;
 mod mysql;
+mod patience;
 mod place;
 mod postgres;
 pub mod private;
 mod reader;
 mod redis;
+mod search;
 mod secret;
 mod sqlite;
 mod tally;
+mod tool;
 mod tools;
 
-pub use call::Host;
+pub use container::{Access, mark};
 pub use error::DumpError;
+pub use ground::Host;
 pub use reader::{DumpReader, HEAD_LEN, engine_of};
 pub use tally::Tally;
 pub use tools::Tools;
@@ -26,6 +33,7 @@ use super::cancel::Cancel;
 use super::pipe::Sink;
 use super::spool::Room;
 use crate::model::{Engine, TargetSpec};
+use ground::Ground;
 use std::path::PathBuf;
 
 /// A database that can be dumped. It is made, used and dropped by the run's reading thread, so its
@@ -106,14 +114,19 @@ pub fn open(
     cancel: &Cancel,
 ) -> Result<Box<dyn Driver>, DumpError> {
     supports(target)?;
+    if target.engine == Some(Engine::Sqlite) {
+        return Ok(Box::new(sqlite::Sqlite::open(target, scratch, cancel)?));
+    }
+    let ground = Ground::of(target, host, cancel)?;
     Ok(match target.engine {
-        Some(Engine::Sqlite) => Box::new(sqlite::Sqlite::open(target, scratch, cancel)?),
-        Some(Engine::Postgresql) => Box::new(postgres::Postgres::open(target, host)?),
-        Some(engine @ (Engine::Mysql | Engine::Mariadb)) => {
-            Box::new(mysql::Mysql::open(target, engine, host, &scratch)?)
+        Some(Engine::Sqlite) | None => {
+            return Err(DumpError::UnknownEngine { target: target.id.to_string() });
         }
-        Some(Engine::Mongodb) => Box::new(mongodb::Mongodb::open(target, host, &scratch)?),
-        Some(Engine::Redis) => Box::new(redis::Redis::open(target, host)?),
-        None => return Err(DumpError::UnknownEngine { target: target.id.to_string() }),
+        Some(Engine::Postgresql) => Box::new(postgres::Postgres::open(target, ground, cancel)?),
+        Some(engine @ (Engine::Mysql | Engine::Mariadb)) => {
+            Box::new(mysql::Mysql::open(target, engine, ground, &scratch, cancel)?)
+        }
+        Some(Engine::Mongodb) => Box::new(mongodb::Mongodb::open(target, ground, &scratch, cancel)?),
+        Some(Engine::Redis) => Box::new(redis::Redis::open(target, ground, cancel)?),
     })
 }

@@ -9,7 +9,8 @@
 mod archive;
 mod bson;
 
-use super::call::{Call, Host};
+use super::call::Call;
+use super::ground::Ground;
 use super::private::PrivateDir;
 use super::{Driver, DumpError, Scratch, form, place, secret};
 use crate::backup::cancel::Cancel;
@@ -17,6 +18,7 @@ use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
 use archive::Archive;
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 const TOOL: &str = "mongodump";
 const PACKAGE: &str = "mongodb-database-tools";
@@ -30,12 +32,23 @@ const USERS: &str = "admin";
 /// A server, or one database of it.
 pub struct Mongodb {
     connection: Connection,
-    host: Host,
+    ground: Ground,
     password: Secret,
     program: PathBuf,
-    /// Kept as long as the tool may read its file.
-    private: Option<(PrivateDir, PathBuf)>,
+    config: Config,
     server_version: Option<String>,
+}
+
+/// Where the tool reads the password.
+enum Config {
+    None,
+    /// Kept as long as the tool may read its file.
+    File {
+        _dir: PrivateDir,
+        file: PathBuf,
+    },
+    /// Inside a container: by its standard input.
+    Fed(Zeroizing<String>),
 }
 
 impl Mongodb {
@@ -43,35 +56,46 @@ impl Mongodb {
     ///
     /// # Errors
     /// [`DumpError::Target`], [`DumpError::ToolMissing`], [`DumpError::Scratch`].
-    pub fn open(target: &TargetSpec, host: &Host, scratch: &Scratch) -> Result<Self, DumpError> {
+    pub fn open(
+        target: &TargetSpec,
+        ground: Ground,
+        scratch: &Scratch,
+        cancel: &Cancel,
+    ) -> Result<Self, DumpError> {
         let connection = target.connection.clone();
         if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
             return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
         }
         let password = secret::password(target)?;
-        let program = host.tools.find(TOOL).ok_or_else(|| DumpError::missing(&host.tools, TOOL, PACKAGE))?;
-        let private = if password.is_empty() {
-            None
-        } else {
-            let dir = PrivateDir::create(&scratch.dir)?;
-            let text = zeroize::Zeroizing::new(format!("password: {}\n", yaml(password.expose()).as_str()));
-            let file = dir.write("mongodump.yaml", text.as_bytes())?;
-            Some((dir, file))
+        let program = ground.find(TOOL, cancel)?.ok_or_else(|| ground.missing(TOOL, PACKAGE))?;
+        let text = Zeroizing::new(format!("password: {}\n", yaml(password.expose()).as_str()));
+        let config = match &ground {
+            _ if password.is_empty() => Config::None,
+            Ground::Host(_) => {
+                let dir = PrivateDir::create(&scratch.dir)?;
+                let file = dir.write("mongodump.yaml", text.as_bytes())?;
+                Config::File { _dir: dir, file }
+            }
+            Ground::Container(_) => Config::Fed(text),
         };
-        Ok(Self { connection, host: host.clone(), password, program, private, server_version: None })
+        Ok(Self { connection, ground, password, program, config, server_version: None })
     }
 
     fn call(&self) -> Call {
-        let Connection { host, port, database, username, strategy, .. } = &self.connection;
-        let mut call = Call::new(&self.host, TOOL, self.program.clone()).hiding(&self.password);
-        if let Some((_, file)) = &self.private {
-            let mut config = std::ffi::OsString::from("--config=");
-            config.push(file);
-            call = call.arg(config);
-        }
+        let Connection { host, port, database, username, .. } = &self.connection;
+        let mut call = Call::new(&self.ground, TOOL, self.program.clone()).hiding(&self.password);
+        call = match &self.config {
+            Config::None => call,
+            Config::File { file, .. } => {
+                let mut config = std::ffi::OsString::from("--config=");
+                config.push(file);
+                call.arg(config)
+            }
+            Config::Fed(text) => call.arg("--config=/dev/stdin").feeding(text),
+        };
         let host = if host.is_empty() { place::LOOPBACK } else { host };
         call = call.args(["--archive".to_owned(), format!("--host={host}")]);
-        if *strategy == Strategy::Tcp {
+        if place::socket(&self.connection).is_none() {
             call = call.arg(format!("--port={}", if *port == 0 { PORT } else { *port }));
         }
         if !username.is_empty() {
@@ -105,8 +129,8 @@ impl Driver for Mongodb {
 }
 
 /// A text as a double-quoted scalar of YAML.
-fn yaml(text: &str) -> zeroize::Zeroizing<String> {
-    let mut out = zeroize::Zeroizing::new(String::with_capacity(2 * text.len() + 2));
+fn yaml(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(2 * text.len() + 2));
     out.push('"');
     for c in text.chars() {
         match c {

@@ -1,7 +1,7 @@
 //! MySQL and MariaDB by mariadb-dump or mysqldump: one transaction, with routines, triggers and events.
 //!
-//! Host, user and password reach the tools by an option file, 0600 in a directory of its own; its `HOME` is that
-//! directory, so that nobody's `~/.my.cnf` or login path goes over it. A target without a database means every
+//! Host, user and password reach the tools by an option file, 0600 in a directory of its own, inside a container by their
+//! standard input in its place; their `HOME` has nothing else in it, so that nobody's `~/.my.cnf` or login path goes over it. A target without a database means every
 //! database of the server, the grants included.
 
 mod options;
@@ -9,12 +9,12 @@ mod rows;
 mod script;
 mod version;
 
-use super::call::{Call, Host};
-use super::child::Child;
+use super::call::Call;
 use super::form::Form;
+use super::ground::Ground;
 use super::private::PrivateDir;
 use super::tally::Tally;
-use super::{Driver, DumpError, Scratch, form, place, secret};
+use super::{Driver, DumpError, Scratch, form, place, secret, tool};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Engine, Secret, TargetSpec};
@@ -22,6 +22,7 @@ pub use script::Script;
 use std::path::PathBuf;
 use std::time::Duration;
 use version::{Family, Version};
+use zeroize::Zeroizing;
 
 /// For one question to a server; the sizes of ten thousand tables take some seconds.
 const ANSWER: Duration = Duration::from_secs(40);
@@ -45,6 +46,9 @@ const COMPLETE: [&str; 10] = [
 const TRANSACTIONAL: &str =
     "'InnoDB', 'ROCKSDB', 'TokuDB', 'ndbcluster', 'SEQUENCE', 'MRG_MyISAM', 'BLACKHOLE'";
 
+/// Inside a container: nobody's options are read there.
+const NOWHERE: &str = "/nonexistent";
+
 /// Not the user's.
 const SYSTEM_SCHEMAS: &str = "'mysql', 'information_schema', 'performance_schema', 'sys'";
 
@@ -66,14 +70,21 @@ pub struct Mysql {
     target: String,
     engine: Engine,
     database: String,
-    host: Host,
+    ground: Ground,
     password: Secret,
-    private: PrivateDir,
-    options: PathBuf,
+    options: OptionFile,
     server: Option<Server>,
     /// As the dump said.
     dumped: Option<Version>,
     tally: Option<Tally>,
+}
+
+/// Where the tools read host, user and password.
+enum OptionFile {
+    /// Kept as long as a tool may read it.
+    Private { dir: PrivateDir, file: PathBuf },
+    /// Inside a container: by their standard input.
+    Fed(Zeroizing<String>),
 }
 
 impl Mysql {
@@ -84,31 +95,37 @@ impl Mysql {
     pub fn open(
         target: &TargetSpec,
         engine: Engine,
-        host: &Host,
+        ground: Ground,
         scratch: &Scratch,
+        cancel: &Cancel,
     ) -> Result<Self, DumpError> {
         let password = secret::password(target)?;
         let text =
             options::text(&target.connection, &password).map_err(|what| place::problem(target, what))?;
-        let private = PrivateDir::create(&scratch.dir)?;
-        let options = private.write("client.cnf", text.as_bytes())?;
+        let options = match &ground {
+            Ground::Host(_) => {
+                let dir = PrivateDir::create(&scratch.dir)?;
+                let file = dir.write("client.cnf", text.as_bytes())?;
+                OptionFile::Private { dir, file }
+            }
+            Ground::Container(_) => OptionFile::Fed(text),
+        };
         let mysql = Self {
             target: target.id.to_string(),
             engine,
             database: target.connection.database.clone(),
-            host: host.clone(),
+            ground,
             password,
-            private,
             options,
             server: None,
             dumped: None,
             tally: None,
         };
-        mysql.find().map(|_| mysql)
+        mysql.find(cancel).map(|_| mysql)
     }
 
     /// The dump tool: of the server's family where there is one.
-    fn find(&self) -> Result<(&'static str, PathBuf), DumpError> {
+    fn find(&self, cancel: &Cancel) -> Result<(&'static str, PathBuf), DumpError> {
         let family = self.server.as_ref().map(|server| server.version.family);
         let mariadb_first = family.map_or(self.engine == Engine::Mariadb, |family| family == Family::Mariadb);
         let (names, package) = if mariadb_first {
@@ -116,28 +133,33 @@ impl Mysql {
         } else {
             (["mysqldump", "mariadb-dump"], "default-mysql-client")
         };
-        let found = names.into_iter().find_map(|name| Some((name, self.host.tools.find(name)?)));
-        found.ok_or_else(|| DumpError::missing(&self.host.tools, names[0], package))
+        let found = self.ground.find_any(&names, cancel)?;
+        found.ok_or_else(|| self.ground.missing(names[0], package))
     }
 
     fn call(&self, name: &str, program: PathBuf) -> Call {
+        let call = Call::new(&self.ground, name, program).hiding(&self.password);
         // Must be the first of its arguments.
         let mut options = std::ffi::OsString::from("--defaults-extra-file=");
-        options.push(&self.options);
-        Call::new(&self.host, name, program)
-            .hiding(&self.password)
-            .env("HOME", self.private.path())
-            .arg(options)
+        match &self.options {
+            OptionFile::Private { dir, file } => {
+                options.push(file);
+                call.env("HOME", dir.path()).arg(options)
+            }
+            OptionFile::Fed(text) => {
+                options.push("/dev/stdin");
+                call.env("HOME", NOWHERE).arg(options).feeding(text)
+            }
+        }
     }
 
     /// Asks the server what it is. A server that does not answer is no reason yet: the dump tool's own words are
     /// better.
     fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
-        let client =
-            ["mariadb", "mysql"].into_iter().find_map(|name| Some((name, self.host.tools.find(name)?)));
+        let client = self.ground.find_any(&["mariadb", "mysql"], cancel)?;
         let Some((name, program)) = client else { return Ok(None) };
         let call = self.call(name, program).args(["--batch", "--skip-column-names", "--execute"]);
-        match Child::answer(&call.arg(question(&self.database)), ANSWER, cancel) {
+        match tool::answer(&call.arg(question(&self.database)), ANSWER, cancel) {
             Ok(answer) => Ok(parse(&answer)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(error) => {
@@ -154,8 +176,8 @@ impl Mysql {
         program: PathBuf,
         cancel: &Cancel,
     ) -> Result<Option<Version>, DumpError> {
-        let call = Call::new(&self.host, name, program).arg("--version");
-        match Child::answer(&call, ANSWER, cancel) {
+        let call = Call::new(&self.ground, name, program).arg("--version");
+        match tool::answer(&call, ANSWER, cancel) {
             Ok(said) => Ok(Version::of_tool(&said)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(_) => Ok(None),
@@ -208,14 +230,14 @@ impl Driver for Mysql {
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
-        let (name, program) = self.find()?;
-        let tool = self.tool_version(name, program.clone(), cancel)?;
-        let misfit = self.misfit(tool.as_ref());
+        let (name, program) = self.find(cancel)?;
+        let version = self.tool_version(name, program.clone(), cancel)?;
+        let misfit = self.misfit(version.as_ref());
         if let Some(misfit) = &misfit {
             tracing::warn!(target = self.target, "{misfit}");
         }
         let mut call = self.call(name, program).args(COMPLETE);
-        if let Some(tool) = tool.filter(|tool| tool.family == Family::Mysql) {
+        if let Some(tool) = version.filter(|tool| tool.family == Family::Mysql) {
             call = call.arg(ORACLE_ONLY);
             let has_histograms = self.server.as_ref().is_some_and(|server| {
                 server.version.family == Family::Mysql && server.version.series() >= (8, 0)

@@ -1,6 +1,6 @@
 //! The option file that leads MySQL's and MariaDB's tools to the server: every name and the password, quoted.
 
-use crate::backup::drivers::place::LOOPBACK;
+use crate::backup::drivers::place::{self, LOOPBACK};
 use crate::model::{Connection, Secret, Strategy};
 use zeroize::Zeroizing;
 
@@ -19,14 +19,16 @@ pub fn text(connection: &Connection, password: &Secret) -> Result<Zeroizing<Stri
         line.len() <= LINE_LEN_MAX
     };
     let mut fits = true;
-    match connection.strategy {
-        Strategy::UnixSocket => {
+    match place::socket(connection) {
+        Some(path) => {
             fits &= put("protocol", "socket");
-            if !connection.host.is_empty() {
-                fits &= put("socket", &connection.host);
+            if !path.is_empty() {
+                fits &= put("socket", path);
             }
         }
-        Strategy::Tcp | Strategy::DockerExec => {
+        // Inside the server's container its tools know where it listens.
+        None if connection.strategy == Strategy::DockerExec && connection.host.is_empty() => {}
+        None => {
             fits &= put("protocol", "tcp");
             fits &= put("host", if connection.host.is_empty() { LOOPBACK } else { &connection.host });
             if connection.port != 0 {

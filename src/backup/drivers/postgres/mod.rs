@@ -9,11 +9,11 @@ mod lexer;
 mod rows;
 mod version;
 
-use super::call::{Call, Host};
-use super::child::Child;
+use super::call::Call;
 use super::form::Form;
+use super::ground::Ground;
 use super::tally::Tally;
-use super::{Driver, DumpError, form, place, secret};
+use super::{Driver, DumpError, form, place, secret, tool};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
@@ -45,7 +45,7 @@ const QUESTION: &str = "SELECT current_setting('server_version_num'), current_se
 /// One database of a server.
 pub struct Postgres {
     target: String,
-    host: Host,
+    ground: Ground,
     /// libpq's variables, without the password.
     place: Vec<(&'static str, String)>,
     password: Secret,
@@ -74,17 +74,17 @@ impl Postgres {
     ///
     /// # Errors
     /// [`DumpError::Target`], [`DumpError::ToolMissing`].
-    pub fn open(target: &TargetSpec, host: &Host) -> Result<Self, DumpError> {
+    pub fn open(target: &TargetSpec, ground: Ground, cancel: &Cancel) -> Result<Self, DumpError> {
         let id = target.id.to_string();
         let place = variables(&target.connection);
         let password = secret::password(target)?;
-        let tools = host.tools.find_each_postgres("pg_dump");
+        let tools = ground.find_each_postgres("pg_dump", cancel)?;
         if tools.is_empty() {
-            return Err(DumpError::missing(&host.tools, "pg_dump", PACKAGE));
+            return Err(ground.missing("pg_dump", PACKAGE));
         }
         Ok(Self {
             target: id,
-            host: host.clone(),
+            ground,
             place,
             password,
             tools,
@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     fn call(&self, name: &str, program: &Path) -> Call {
-        let call = Call::new(&self.host, name, program.to_owned())
+        let call = Call::new(&self.ground, name, program.to_owned())
             .hiding(&self.password)
             .env("PGCONNECT_TIMEOUT", CONNECT_S.to_string())
             .env("PGAPPNAME", "backupy-agent");
@@ -105,12 +105,12 @@ impl Postgres {
 
     /// Asks the server what it is. A server that does not answer is no reason yet: pg_dump's own words are better.
     fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
-        let Some(psql) = self.host.tools.find_each_postgres("psql").into_iter().next() else {
+        let Some(psql) = self.ground.find_each_postgres("psql", cancel)?.into_iter().next() else {
             return Ok(None);
         };
         let call = self.call("psql", &psql).args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet"]);
         let call = call.args(["--no-password", "--field-separator=\t", "--command", QUESTION]);
-        match Child::answer(&call, ANSWER, cancel) {
+        match tool::answer(&call, ANSWER, cancel) {
             Ok(answer) => Ok(Server::parse(&answer)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(error) => {
@@ -125,8 +125,8 @@ impl Postgres {
         let mut newest: Option<(u32, String)> = None;
         for program in &self.tools {
             let Some(server) = &self.server else { return Ok(program.clone()) };
-            let call = Call::new(&self.host, "pg_dump", program.clone()).arg("--version");
-            let said = match Child::answer(&call, ANSWER, cancel) {
+            let call = Call::new(&self.ground, "pg_dump", program.clone()).arg("--version");
+            let said = match tool::answer(&call, ANSWER, cancel) {
                 Ok(said) => said,
                 Err(DumpError::Cancelled) => return Err(DumpError::Cancelled),
                 Err(_) => continue,
@@ -141,11 +141,7 @@ impl Postgres {
             }
         }
         let (Some(server), Some((_, tool))) = (&self.server, newest) else {
-            return self
-                .tools
-                .first()
-                .cloned()
-                .ok_or_else(|| DumpError::missing(&self.host.tools, "pg_dump", PACKAGE));
+            return self.tools.first().cloned().ok_or_else(|| self.ground.missing("pg_dump", PACKAGE));
         };
         let package = format!("{PACKAGE}-{}", server.major);
         Err(DumpError::ToolTooOld {
@@ -203,9 +199,11 @@ impl Driver for Postgres {
 fn variables(connection: &Connection) -> Vec<(&'static str, String)> {
     let Connection { host, port, database, username, strategy, .. } = connection;
     let (host, socket_port) = match strategy {
-        Strategy::Tcp | Strategy::DockerExec if host.is_empty() => (place::LOOPBACK.to_owned(), None),
-        Strategy::Tcp | Strategy::DockerExec => (host.clone(), None),
-        Strategy::UnixSocket => socket(host),
+        Strategy::Tcp if host.is_empty() => (place::LOOPBACK.to_owned(), None),
+        Strategy::Tcp | Strategy::DockerExec | Strategy::UnixSocket => match place::socket(connection) {
+            Some(path) => socket(path),
+            None => (host.clone(), None),
+        },
     };
     let mut place = vec![("PGDATABASE", database.clone())];
     if !host.is_empty() {
@@ -276,6 +274,6 @@ mod tests {
         assert!(refused(&|given| given.database.clear()).contains("set connection.database"));
         assert!(refused(&|given| given.database = "a\0b".into()).contains("zero byte"));
         assert!(refused(&|given| given.strategy = Strategy::UnixSocket).contains("absolute path"));
-        assert!(refused(&|given| given.strategy = Strategy::DockerExec).contains("inside a container"));
+        assert!(refused(&|given| given.strategy = Strategy::DockerExec).contains("connection.container_id"));
     }
 }

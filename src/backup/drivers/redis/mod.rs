@@ -6,11 +6,11 @@
 mod keys;
 mod rdb;
 
-use super::call::{Call, Host};
-use super::child::Child;
+use super::call::Call;
 use super::form::Form;
+use super::ground::Ground;
 use super::tally::Tally;
-use super::{Driver, DumpError, form, place, secret};
+use super::{Driver, DumpError, form, place, secret, tool};
 use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
@@ -41,7 +41,7 @@ struct Server {
 pub struct Redis {
     target: String,
     connection: Connection,
-    host: Host,
+    ground: Ground,
     password: Secret,
     tool: (&'static str, PathBuf),
     server: Option<Server>,
@@ -53,25 +53,25 @@ impl Redis {
     ///
     /// # Errors
     /// [`DumpError::Target`], [`DumpError::ToolMissing`].
-    pub fn open(target: &TargetSpec, host: &Host) -> Result<Self, DumpError> {
+    pub fn open(target: &TargetSpec, ground: Ground, cancel: &Cancel) -> Result<Self, DumpError> {
         let connection = target.connection.clone();
         if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
             return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
         }
         let password = secret::password(target)?;
-        let tool = TOOLS.into_iter().find_map(|name| Some((name, host.tools.find(name)?)));
-        let tool = tool.ok_or_else(|| DumpError::missing(&host.tools, TOOLS[0], PACKAGE))?;
+        let tool = ground.find_any(&TOOLS, cancel)?;
+        let tool = tool.ok_or_else(|| ground.missing(TOOLS[0], PACKAGE))?;
         let id = target.id.to_string();
-        Ok(Self { target: id, connection, host: host.clone(), password, tool, server: None, tally: None })
+        Ok(Self { target: id, connection, ground, password, tool, server: None, tally: None })
     }
 
     fn call(&self) -> Call {
         let (name, program) = &self.tool;
-        let Connection { host, port, username, strategy, .. } = &self.connection;
-        let mut call = Call::new(&self.host, name, program.clone()).hiding(&self.password);
-        call = match strategy {
-            Strategy::UnixSocket => call.args(["-s", host]),
-            Strategy::Tcp | Strategy::DockerExec => {
+        let Connection { host, port, username, .. } = &self.connection;
+        let mut call = Call::new(&self.ground, name, program.clone()).hiding(&self.password);
+        call = match place::socket(&self.connection) {
+            Some(path) => call.args(["-s", path]),
+            None => {
                 let port = if *port == 0 { PORT } else { *port };
                 let host = if host.is_empty() { place::LOOPBACK } else { host };
                 call.args(["-h", host, "-p", &port.to_string()])
@@ -86,7 +86,7 @@ impl Redis {
 
     /// Asks the server what it is. Its user may not be allowed to be told: the dump's own words are better.
     fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
-        match Child::answer(&self.call().arg("INFO"), ANSWER, cancel) {
+        match tool::answer(&self.call().arg("INFO"), ANSWER, cancel) {
             Ok(answer) => Ok(parse(&answer)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(error) => {
