@@ -10,6 +10,7 @@ mod common;
 
 mod contract;
 mod docker;
+mod docker_engine;
 mod mariadb;
 mod mongodb;
 mod postgres;

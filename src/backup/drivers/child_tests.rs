@@ -3,6 +3,7 @@ use crate::backup::cancel::Cancel;
 use crate::backup::drivers::ground::{Ground, Host};
 use crate::backup::drivers::tool;
 use std::path::PathBuf;
+use std::time::Duration;
 
 fn shell(script: &str) -> Call {
     Call::new(&Ground::Host(Host::default()), "sh", PathBuf::from("/bin/sh")).args(["-c", script])
