@@ -10,7 +10,7 @@ use super::read::{read_all, totals};
 use super::repair::lock_existing;
 use super::schema::{CLEAR, META, OUTBOX, QUARANTINE, RUNS, SCHEMA, head};
 use super::seal::Sealer;
-use super::{Options, OutboxRecord, Store, StoreError};
+use super::{Options, OutboxRecord, Store, StoreError, panics};
 use crate::model::{MessageKind, RunPhase};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableStats};
 use std::fs::File;
@@ -85,6 +85,7 @@ impl Store {
 pub fn inspect_without_key(dir: &Path) -> Result<Inspection, StoreError> {
     let path = dir.join(STATE_FILE);
     let _lock = lock_existing(dir, &path)?;
+    panics::working_on(&path);
     let found = contained(|| {
         let file = File::open(&path).map_err(|error| Fault::Unusable(error.to_string()))?;
         let file = StateFile::held(Arc::new(file))?;

@@ -178,6 +178,7 @@ impl Store {
         let (Some(mut live), Some(sealer)) = (self.live.take(), self.sealer.clone()) else {
             return Err(Fault::Io("it is not open".into()).at(&self.path));
         };
+        panics::working_on(&self.path);
         match contained(|| work(&mut live, &sealer)) {
             Ok(done) => {
                 self.live = Some(live);
@@ -200,6 +201,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         if let Some(Live { db, file: _ }) = self.live.take() {
+            panics::working_on(&self.path);
             let closed = contained(|| Ok(db.close()?));
             if let Err(fault) = closed {
                 tracing::warn!(error = %fault.at(&self.path), "the state file was not closed cleanly");

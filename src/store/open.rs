@@ -8,7 +8,7 @@ use super::lock::DirLock;
 use super::read::read_all;
 use super::schema;
 use super::seal::Sealer;
-use super::{FIRST_SEQ, Options, Recovered, Store, StoreError};
+use super::{FIRST_SEQ, Options, Recovered, Store, StoreError, panics};
 use crate::model::StoreStatus;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
@@ -108,6 +108,7 @@ impl Store {
         read: impl FnOnce(&Live, &Sealer) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let mut unproven = false;
+        panics::working_on(&self.path);
         let opened = contained(|| {
             if self.sealer.is_none() && self.access == Access::Write && !self.disk.exists(&self.path)? {
                 self.make()?;

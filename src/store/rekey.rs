@@ -1,7 +1,6 @@
 //! `rekey`: everything sealed anew under another agent key, in a new file that replaces the old one by one
 //! rename. A crash at any moment leaves either the old file or the new one, whole.
 
-use super::StoreError;
 use super::fault::{Fault, contained};
 use super::live::Live;
 use super::open::STATE_FILE;
@@ -11,6 +10,7 @@ use super::salvage::open;
 use super::schema::{meta, unused_seq};
 use super::seal::Sealer;
 use super::sweep::sweep;
+use super::{StoreError, panics};
 use crate::model::unix_ms;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -50,6 +50,7 @@ pub struct Rekeyed {
 pub fn rekey(dir: &Path, old_key: &SecretString, new_key: &SecretString) -> Result<Rekeyed, StoreError> {
     let path = dir.join(STATE_FILE);
     let lock = lock_existing(dir, &path)?;
+    panics::working_on(&path);
     let done = contained(|| rekey_file(dir, &path, old_key, new_key)).map_err(|fault| fault.at(&path));
     drop(lock);
     done

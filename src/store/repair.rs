@@ -10,7 +10,7 @@ use super::lock::DirLock;
 use super::open::STATE_FILE;
 use super::renewal::NewFile;
 use super::salvage::{Lost, Salvaged, Saved, salvage};
-use super::{StoreError, schema};
+use super::{StoreError, panics, schema};
 use crate::model::unix_ms;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use secrecy::SecretString;
@@ -58,6 +58,7 @@ pub struct RepairReport {
 pub fn repair(dir: &Path, agent_key: &SecretString, dry_run: bool) -> Result<RepairReport, StoreError> {
     let path = dir.join(STATE_FILE);
     let lock = lock_existing(dir, &path)?;
+    panics::working_on(&path);
     let report = contained(|| repair_file(dir, &path, agent_key, dry_run)).map_err(|fault| fault.at(&path));
     drop(lock);
     report

@@ -129,6 +129,57 @@ fn a_flipped_byte_or_a_zeroed_page_never_stops_an_agent_for_good() {
     }
 }
 
+/// Lets every list of free pages begin with a page that no file can have. redb keeps such lists in leaves
+/// (type 1, a byte, the number of entries, where each value ends) with keys of 16 bytes, a transaction and 0;
+/// a value is a count of 2 bytes and page numbers of 8. It believes them until it gives the pages out again.
+fn spoil_free_pages(file: &mut [u8]) -> usize {
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let pages = (file.len() / PAGE) as u64;
+    let mut spoilt = 0;
+    for page in file.chunks_exact_mut(PAGE) {
+        let entries = number(&page[2..4]) as usize;
+        if page[0] != 1 || !(1..50).contains(&entries) {
+            continue;
+        }
+        let keys = 4 + 4 * entries;
+        let values = keys + 16 * entries;
+        let transactions: Vec<_> =
+            page[keys..values].chunks_exact(16).map(|key| (number(&key[..8]), number(&key[8..]))).collect();
+        let are_keys = transactions.iter().all(|(id, part)| (1..1_000).contains(id) && *part == 0);
+        let first = values + 2..values + 10;
+        if are_keys
+            && number(&page[values..first.start]) > 0
+            && (1..pages).contains(&number(&page[first.clone()]))
+        {
+            page[first.end - 4..first.end].copy_from_slice(&[0xff, 0xff, 0, 0]);
+            spoilt += 1;
+        }
+    }
+    spoilt
+}
+
+#[test]
+fn damage_over_which_redb_panics_twice_ends_the_agent_with_the_line_that_names_the_repair() {
+    let (dir, mut file) = filled();
+    assert!(spoil_free_pages(&mut file) > 0);
+    let path = dir.path().join("state.redb");
+    fs::write(&path, &file).unwrap();
+    let mut daemon = agent(dir.path());
+    assert_eq!(daemon.wait_for_code(SOON), LOST, "{:?}", daemon.output());
+    let output = daemon.output();
+    let told: Vec<_> = output.iter().filter(|line| line.contains("state repair")).collect();
+    assert!(told.len() == 1 && told[0].contains(path.to_str().unwrap()), "{output:?}");
+    assert!(!output.concat().contains("panick"), "{output:?}");
+    let repair = command(dir.path(), &["state", "repair", "--json"]);
+    let report = json(&repair);
+    assert_eq!((repair.status.code(), &report["repair"]["saved"]["messages"]), (Some(0), &MESSAGES.into()));
+    let mut daemon = agent(dir.path());
+    let goes_on = |line: &String| line.contains("the queue goes on") && line.contains("\"waiting\":60");
+    eventually("its messages", SOON, || daemon.output().iter().any(goes_on).then_some(()));
+    daemon.terminate();
+    assert_eq!(daemon.wait_for_code(SOON), 0, "{:?}", daemon.output());
+}
+
 #[test]
 fn a_truncated_file_garbage_or_nothing_is_repaired() {
     let (_dir, whole) = filled();
