@@ -16,7 +16,6 @@ pub fn upload_deadline_ms(order: &RunOrder, since_ms: u64) -> u64 {
 
 /// A moment in unix milliseconds, for people: `2026-11-23 17:06:11 UTC`.
 pub fn expiry_text(unix_ms: u64) -> String {
-    const DAY_S: u64 = 86_400;
     let seconds = unix_ms / 1000;
     let (days, of_day) = (seconds / DAY_S, seconds % DAY_S);
     let (year, month, day) = civil(days);
@@ -24,11 +23,36 @@ pub fn expiry_text(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// The moment of a signature, `20261123T170611Z`, in unix milliseconds.
+pub fn signed_at_ms(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    if text.len() != 16 || text.get(8..9) != Some("T") || !text.ends_with('Z') {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+    let (hour, minute, second) = (number(9, 11)?, number(11, 13)?, number(13, 15)?);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    Some((days(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second) * 1000)
+}
+
+const DAY_S: u64 = 86_400;
+const DAYS_BEFORE_1970: u64 = 719_468; // from 0000-03-01
+const ERA: u64 = 146_097; // days of 400 years
+
+/// The inverse of [`civil`].
+fn days(year: u64, month: u64, day: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let shifted = (month + 9) % 12;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let of_year = (153 * shifted + 2) / 5 + day - 1;
+    era * ERA + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - DAYS_BEFORE_1970
+}
+
 /// Days since 1970-01-01 as a date of the Gregorian calendar, counted in years that begin in March, so
 /// that the leap day is a year's last.
 fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_BEFORE_1970: u64 = 719_468; // from 0000-03-01
-    const ERA: u64 = 146_097; // days of 400 years
     let days = days + DAYS_BEFORE_1970;
     let of_era = days % ERA;
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -54,6 +78,12 @@ mod tests {
             (4_107_542_400_000, "2100-03-01 00:00:00 UTC"),
         ] {
             assert_eq!(expiry_text(ms), text);
+            let basic: String = text.chars().filter(char::is_ascii_digit).collect();
+            let signed = format!("{}T{}Z", &basic[..8], &basic[8..]);
+            assert_eq!(signed_at_ms(&signed), Some(ms / 1000 * 1000), "{signed}");
+        }
+        for other in ["", "20261123", "2026-11-23T17:06Z", "20261323T170611Z", "20261123T1706\u{fc}1Z"] {
+            assert_eq!(signed_at_ms(other), None, "{other}");
         }
     }
 }

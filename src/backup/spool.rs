@@ -44,13 +44,23 @@ pub enum SpoolError {
         guard: u64,
     },
     /// A call failed.
-    #[error("spool {}: {cause}", path.display())]
+    #[error("spool {}: {cause}{}", path.display(), hint(cause))]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What the kernel said.
         cause: io::Error,
     },
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ". Free some space or set backup.spool_dir to a larger file system"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ". Set backup.spool_dir to a file system that can be written",
+        _ => "",
+    }
 }
 
 impl SpoolError {

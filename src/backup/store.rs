@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use super::outlet::Outlet;
 use super::spool::{self, Spool};
 use super::thread::on_thread;
-use super::upload::parts::{PartSink, Parts, SinkOptions, Stored};
+use super::upload::parts::{ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, PartSink, Parts, SinkOptions, Stored};
 use super::upload::{Put, UploadError};
 use super::{Cancel, CancelOnDrop, Job, Options, Progress, seal, verify};
 use crate::model::{Compression, SpoolUse};
@@ -82,7 +82,8 @@ impl Run<'_> {
     /// The next life of the agent uses the same upload: it is only given up when the run is over.
     async fn give_up(&self, parts: &Parts, failed: bool) {
         if failed && !self.cancel.is_interrupted() {
-            parts.abort().await;
+            let cancelled = self.cancel.is_cancelled();
+            parts.abort(if cancelled { ABORT_LIMIT_CANCELLED } else { ABORT_LIMIT_FAILED }).await;
         }
     }
 

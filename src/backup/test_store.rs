@@ -155,6 +155,7 @@ pub fn options() -> Options {
         connect: ms(2_000),
         stall: ms(400),
         answer: ms(400),
+        together: ms(400),
         go_ahead: ms(200),
         first_wait: ms(1),
         longest_wait: ms(20),

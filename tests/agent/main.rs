@@ -32,3 +32,6 @@ mod plane_runs;
 mod plane_wire;
 mod reader;
 mod replay;
+mod s3_store;
+mod s3_uploads;
+mod scripted;

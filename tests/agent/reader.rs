@@ -135,7 +135,7 @@ fn seq_of(envelope: &[u8]) -> u64 {
 }
 
 /// A frame of a server's.
-fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     match u8::try_from(payload.len()).ok().filter(|short| *short < 126) {
         Some(short) => out.push(short),
@@ -149,13 +149,13 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 
 /// Frames of a client's out of a stream of bytes.
 #[derive(Default)]
-struct Frames {
+pub struct Frames {
     bytes: VecDeque<u8>,
 }
 
 impl Frames {
     /// Reads what is there; 0 at the end.
-    fn fill(&mut self, socket: &mut (impl Read + ?Sized)) -> std::io::Result<usize> {
+    pub fn fill(&mut self, socket: &mut (impl Read + ?Sized)) -> std::io::Result<usize> {
         let mut buffer = [0; 64 * 1024];
         let count = socket.read(&mut buffer)?;
         self.bytes.extend(&buffer[..count]);
@@ -163,7 +163,7 @@ impl Frames {
     }
 
     /// The next whole one: opcode and payload.
-    fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         let head = self.bytes.make_contiguous();
         let (opcode, length) = (head.first()? & 0x0f, head.get(1)?);
         assert_eq!(length & 0x80, 0x80, "clients mask");

@@ -36,6 +36,9 @@ TABLES = {
                  4: ("message", "string"), 5: ("fields", "map")},
     "RestoreUpdate": {1: ("restore_id", "string"), 2: ("status", "enum"), 3: ("progress_percent", "uint32"),
                       4: ("current_step", "string"), 5: ("error_message", "string")},
+    "UploadUrlsRequest": {1: ("job_id", "string"), 2: ("run_id", "string"), 3: ("s3_key", "string"),
+                          4: ("multipart_upload_id", "string"), 5: ("first_part_number", "uint32"),
+                          6: ("part_count", "uint32")},
     "Ack": {1: ("correlation_id", "string"), 2: ("accepted", "bool"), 3: ("reason", "string")},
     "RegisterAck": {1: ("session_id", "string"), 2: ("config", "AgentConfig"),
                     3: ("heartbeat_interval_sec", "uint32"), 4: ("server_time_iso", "string")},
@@ -63,7 +66,10 @@ TABLES = {
     "RunBackup": {1: ("job_id", "string"), 2: ("run_id", "string"), 3: ("manual_trigger", "bool"),
                   4: ("upload_creds", "S3UploadCreds"), 5: ("encrypted_dek", "bytes")},
     "S3UploadCreds": {1: ("presigned_put_url", "string"), 2: ("expires_at_ms", "uint64"),
-                      3: ("final_s3_key", "string")},
+                      3: ("final_s3_key", "string"), 10: ("part_size_bytes", "uint64"),
+                      11: ("presigned_part_urls", "[]string"), 12: ("presigned_complete_url", "string"),
+                      13: ("presigned_abort_url", "string"), 14: ("multipart_upload_id", "string"),
+                      15: ("first_part_number", "uint32")},
     "CancelJob": {1: ("job_id", "string")},
     "RunHealthCheck": {1: ("check_id", "string")},
     "Ping": {1: ("ts_ms", "uint64")},
@@ -72,11 +78,11 @@ TABLES = {
 }
 
 PAYLOADS = {10: "Register", 11: "Heartbeat", 12: "DiscoveryReport", 13: "JobUpdate", 14: "BackupCompleted",
-            15: "HealthCheckResult", 16: "LogEvent", 17: "RestoreUpdate", 18: "Ack", 50: "RegisterAck",
-            51: "ConfigUpdate", 52: "RunBackup", 53: "CancelJob", 54: "RunHealthCheck", 56: "SelfUpdate",
-            57: "Ping"}
+            15: "HealthCheckResult", 16: "LogEvent", 17: "RestoreUpdate", 18: "Ack", 30: "UploadUrlsRequest",
+            50: "RegisterAck", 51: "ConfigUpdate", 52: "RunBackup", 53: "CancelJob", 54: "RunHealthCheck",
+            56: "SelfUpdate", 57: "Ping"}
 NUMBERS = {name: number for number, name in PAYLOADS.items()}
-FROM_AGENT = range(10, 20)
+FROM_AGENT = range(10, 31)
 
 QUEUED, RUNNING, SUCCESS, FAILED, CANCELLED = 1, 2, 3, 4, 5
 SQLITE = 6

@@ -3,6 +3,8 @@
 use super::UploadError;
 use super::http::Answer;
 use super::place::Place;
+use crate::backup::deadline::expiry_text;
+use crate::model::unix_ms;
 use data_encoding::HEXLOWER;
 use std::time::Duration;
 
@@ -12,6 +14,12 @@ const MAX_CODE_LEN: usize = 64;
 /// Codes in the body of a 200 that another try may cure.
 const PASSING_CODES: [&str; 5] =
     ["InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "OperationAborted"];
+
+/// Codes of URLs whose time is over. AWS has none for most of them, and says it in its text: "Request has expired".
+const AGE_CODES: [&str; 3] = ["ExpiredToken", "RequestExpired", "RequestTimeTooSkewed"];
+
+/// What stores say in such a text. The second is about two clocks; of a presigned URL it means its age.
+const AGE_WORDS: [&str; 2] = ["expired", "exceeds the maximum allowed"];
 
 /// How a request ended.
 #[derive(Debug)]
@@ -50,7 +58,8 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
         let to = redirect_host(&answer).map(|host| format!(" to {host}")).unwrap_or_default();
         return Tried::Final(UploadError::Redirected { place: shown, status, to });
     }
-    let said = match error_code(&answer.body) {
+    let code = error_code(&answer.body);
+    let said = match &code {
         Some(code) => format!("{status} {code}"),
         None => {
             awc::http::StatusCode::from_u16(status).map_or(status.to_string(), |status| status.to_string())
@@ -63,11 +72,47 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
             unasked: status == 417,
         };
     }
-    let refused = UploadError::Refused { place: shown, status, answer: said };
-    // S3 has no code of its own for an expired URL: `AccessDenied`, "Request has expired".
+    let code = code.unwrap_or_default();
+    if is_too_old(&answer, &code, place) {
+        let until = place.signed_until_ms.map(|ms| format!(" (it was signed until {})", expiry_text(ms)));
+        let until = until.unwrap_or_default();
+        return Tried::Expired(UploadError::TooOld { place: shown, answer: said, until });
+    }
+    Tried::Final(UploadError::Refused { place: shown, answer: said, hint: hint(status, &code) })
+}
+
+/// The refusal is for the URL's age: another URL may do.
+fn is_too_old(answer: &Answer, code: &str, place: &Place) -> bool {
+    if !matches!(answer.status, 400 | 401 | 403) {
+        return false;
+    }
     let text = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
-    let expired = matches!(status, 400 | 401 | 403) && text.contains("expired");
-    if expired { Tried::Expired(refused) } else { Tried::Final(refused) }
+    let over = place.signed_until_ms.is_some_and(|until_ms| until_ms <= unix_ms());
+    AGE_CODES.contains(&code)
+        || AGE_WORDS.iter().any(|words| text.contains(words))
+        // Not every store says why, and the URL itself may.
+        || over && matches!(code, "" | "AccessDenied" | "Forbidden")
+}
+
+/// What an operator can do about a refusal.
+fn hint(status: u16, code: &str) -> &'static str {
+    match (status, code) {
+        (_, "SignatureDoesNotMatch") => {
+            " (the URL was signed for another request or with another key: method, host and path must be these, and the content type of the PUT, where it is signed, application/octet-stream)"
+        }
+        (_, "InvalidAccessKeyId") => " (the store does not know the key that signed the URL)",
+        (_, "NoSuchBucket") => " (the bucket does not exist)",
+        (_, "NoSuchUpload") => " (the multipart upload does not exist, or not any more)",
+        (_, "EntityTooSmall") => " (the store wants larger parts than the server asked for)",
+        (_, "EntityTooLarge") | (411 | 413, _) => {
+            " (the object is larger than a single PUT may be: the server must offer a multipart upload)"
+        }
+        (401 | 403, _) => {
+            " (the URL may have expired, its signature does not fit, or who signed it may not write there; compare the clocks)"
+        }
+        (404, _) => " (does the bucket, or the multipart upload, exist?)",
+        _ => "",
+    }
 }
 
 /// The code of an S3 error, `<Code>SignatureDoesNotMatch</Code>`. Nothing else of the body: its text quotes
@@ -147,12 +192,33 @@ mod tests {
 
     #[test]
     fn a_refusal_for_age_asks_for_a_fresh_url_and_no_other_does() {
-        let place = Place::new(&"https://s.test/o?a=SECRET".into(), false).unwrap();
-        let denied = |message: &str| {
-            let body = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
-            answer(&format!("HTTP/1.1 403 No\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        let signed = |query: &str| Place::new(&format!("https://s.test/o?{query}").into(), false).unwrap();
+        let (undated, over) = (signed("a=SECRET"), signed("X-Amz-Date=20251123T170611Z&X-Amz-Expires=60"));
+        let is_expired = |status: u16, body: &str, place: &Place| {
+            let head = format!("HTTP/1.1 {status} No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            match judge(answer(&head), place) {
+                Tried::Expired(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains("too old") && !text.contains("X-Amz"), "{text}");
+                    true
+                }
+                Tried::Final(_) => false,
+                other @ (Tried::Done(_) | Tried::Again { .. }) => panic!("{other:?}"),
+            }
         };
-        assert!(matches!(judge(denied("Request has expired"), &place), Tried::Expired(_)));
-        assert!(matches!(judge(denied("no"), &place), Tried::Final(_)));
+        let xml =
+            |code: &str, text: &str| format!("<Error><Code>{code}</Code><Message>{text}</Message></Error>");
+        // AWS, rclone, MinIO, a store that says nothing of its reasons.
+        assert!(is_expired(403, &xml("AccessDenied", "Request has expired"), &undated));
+        let clocks =
+            "The difference between the request time and the server&#39;s time exceeds the maximum allowed.";
+        assert!(is_expired(400, &xml("AccessDenied", clocks), &undated));
+        assert!(is_expired(403, &xml("RequestTimeTooSkewed", ""), &undated));
+        assert!(is_expired(403, "", &over) && is_expired(403, &xml("AccessDenied", "no"), &over));
+        for (status, code) in [(403, "AccessDenied"), (403, ""), (404, "NoSuchBucket"), (400, "BadDigest")] {
+            assert!(!is_expired(status, &xml(code, "no"), &undated), "{code}");
+        }
+        assert!(!is_expired(403, &xml("SignatureDoesNotMatch", "no"), &over));
+        assert!(!is_expired(404, &xml("NoSuchBucket", "no"), &over));
     }
 }

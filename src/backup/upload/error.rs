@@ -24,14 +24,26 @@ pub enum UploadError {
         cause: String,
     },
     /// The store said no, and will again.
-    #[error("the store refused the upload to {place}: {answer}{}", hint(*status))]
+    #[error("the store refused the upload to {place}: {answer}{hint}")]
     Refused {
         /// Host and path.
         place: String,
-        /// HTTP.
-        status: u16,
         /// Status and the store's error code.
         answer: String,
+        /// What can be done, in parentheses.
+        hint: &'static str,
+    },
+    /// The store says that the URL's time is over, and nobody gave another one.
+    #[error(
+        "the store refused the upload to {place}: {answer}: its URL is too old{until}, and the server gave no fresh one: it must sign for longer, or the clocks of server and store differ"
+    )]
+    TooOld {
+        /// Host and path.
+        place: String,
+        /// Status and the store's error code.
+        answer: String,
+        /// In parentheses, where the URL says it.
+        until: String,
     },
     /// Redirects are not followed: the signature is for this place.
     #[error(
@@ -59,9 +71,11 @@ pub enum UploadError {
     },
     /// Nobody gave more URLs.
     #[error(
-        "the upload's URLs expired at {at} before the object was through, and the server gave no fresh ones: it must sign them for longer"
+        "the URLs of the upload to {place} expired at {at} before the object was through, and the server gave no fresh ones: it must sign them for longer"
     )]
     UrlsExpired {
+        /// Host and path.
+        place: String,
         /// For people.
         at: String,
     },
@@ -97,15 +111,6 @@ pub enum UploadError {
         /// Which checksum.
         what: String,
     },
-}
-
-fn hint(status: u16) -> &'static str {
-    match status {
-        401 | 403 => " (the URL may have expired, or its signature does not fit; compare the clocks)",
-        404 => " (does the bucket, or the multipart upload, exist?)",
-        411 | 413 => " (the object is larger than a single PUT may be)",
-        _ => "",
-    }
 }
 
 fn expired_text(place: &str, at: &str, tries: u32, last: &str) -> String {

@@ -73,10 +73,13 @@ pub fn direct() -> Arc<Connect> {
 pub struct Timing {
     /// DNS and TCP together, and TLS.
     pub connect: Duration,
-    /// A try during which the store takes nothing for so long has failed.
+    /// A try during which the store takes nothing for so long, or next to nothing, has failed.
     pub stall: Duration,
-    /// The store's answer once it has everything: large objects are hashed and copied before it comes.
+    /// The store's answer once it has everything; large objects have more, because they are hashed and copied before
+    /// it comes.
     pub answer: Duration,
+    /// The store's word that it put the parts together. S3's own may take minutes for it.
+    pub together: Duration,
     /// The store's word before the body. Not every store knows the question, so silence is a yes.
     pub go_ahead: Duration,
     /// The first wait between two tries; each is twice the one before.
@@ -93,8 +96,9 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
-            stall: Duration::from_secs(60),
-            answer: Duration::from_secs(300),
+            stall: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            together: Duration::from_secs(300),
             go_ahead: Duration::from_millis(1_500),
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),

@@ -1,6 +1,7 @@
 //! Where a presigned URL leads, taken apart once.
 
 use super::UploadError;
+use crate::backup::deadline::signed_at_ms;
 use crate::model::Secret;
 use url::{Host, Url};
 
@@ -21,6 +22,8 @@ pub struct Place {
     pub shown: String,
     /// The signature is also over the Content-Type.
     pub signs_content_type: bool,
+    /// Until when it was signed, in unix milliseconds, where it says so.
+    pub signed_until_ms: Option<u64>,
 }
 
 impl Place {
@@ -64,10 +67,16 @@ impl Place {
         if !secure && !allow_insecure {
             return Err(UploadError::Insecure { place: shown });
         }
-        let signs_content_type = target
-            .split(['?', '&'])
-            .filter_map(|pair| pair.split_once('='))
-            .any(|(name, value)| name == "X-Amz-SignedHeaders" && value.contains("content-type"));
+        let value_of = |wanted: &str| {
+            let mut pairs = target.split(['?', '&']).filter_map(|pair| pair.split_once('='));
+            pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+        };
+        let signs_content_type =
+            value_of("X-Amz-SignedHeaders").is_some_and(|headers| headers.contains("content-type"));
+        let signed_until_ms = value_of("X-Amz-Date").and_then(signed_at_ms).and_then(|at_ms| {
+            let life_s: u64 = value_of("X-Amz-Expires")?.parse().ok()?;
+            Some(at_ms.saturating_add(life_s.saturating_mul(1000)))
+        });
         Ok(Self {
             secure,
             port: parsed.port().unwrap_or(if secure { 443 } else { 80 }),
@@ -76,6 +85,7 @@ impl Place {
             target: target.into(),
             shown,
             signs_content_type,
+            signed_until_ms,
         })
     }
 }
@@ -108,5 +118,15 @@ mod tests {
         };
         assert!(signs("content-type%3Bhost"));
         assert!(!signs("host"));
+    }
+
+    #[test]
+    fn the_end_of_a_urls_life_stands_in_it() {
+        let until = |query: &str| place(&format!("https://s.test/o?{query}")).unwrap().signed_until_ms;
+        let signed = "X-Amz-Date=20251123T170611Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host";
+        assert_eq!(until(signed), Some(1_763_917_571_000 + 60_000));
+        for other in ["X-Amz-Date=20251123T170611Z", "X-Amz-Expires=60", "X-Amz-Date=x&X-Amz-Expires=60"] {
+            assert_eq!(until(other), None, "{other}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::answer::{Tried, judge, md5_of};
 use super::fresh::fresh_urls;
 use super::http::{Body, Client, Request, Source};
 use super::place::Place;
-use super::retry::{MAX_MISMATCHES, Tries};
+use super::retry::{MAX_AGE_REFUSALS, MAX_MISMATCHES, Tries};
 use super::sum::Md5Sum;
 use super::{Options, UploadError};
 use crate::backup::deadline::upload_deadline_ms;
@@ -55,6 +55,7 @@ impl Put {
         let source = Source::File { file, offset: 0, len: packed.size_bytes };
         let mut sum = Md5Sum::of(&source)?;
         let mut tries = Tries::new(&self.options.timing);
+        let mut too_old = 0;
         loop {
             tries.count += 1;
             let over = match self.attempt(&source, &mut sum, packed, progress, tries.unasked).await {
@@ -68,9 +69,14 @@ impl Put {
                     (!in_time).then(|| tries.expired(&self.place.shown, deadline_ms))
                 }
                 Tried::Final(error) => return Err(error.into()),
-                Tried::Expired(error) => Some(error),
+                Tried::Expired(error) if too_old >= MAX_AGE_REFUSALS => return Err(error.into()),
+                Tried::Expired(error) => {
+                    too_old += 1;
+                    Some(error)
+                }
                 Tried::Again { why, retry_after, unasked } => {
                     tries.unasked |= unasked;
+                    too_old = 0;
                     let in_time = tries.pause(&self.place.shown, why, retry_after, deadline_ms).await;
                     (!in_time).then(|| tries.expired(&self.place.shown, deadline_ms))
                 }

@@ -12,6 +12,9 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// A store whose checksum differs so often has another idea of the object than we do.
 pub const MAX_MISMATCHES: u32 = 3;
 
+/// Fresh URLs that a store finds too old as well: so often in a row, and the clocks differ by more than they live.
+pub const MAX_AGE_REFUSALS: u32 = 3;
+
 /// The tries of one request.
 pub struct Tries {
     waits: ExponentialBackoff,
@@ -65,6 +68,16 @@ impl Tries {
             tokio::time::sleep(wait).await;
         }
         in_time
+    }
+
+    /// Why there is no next try: where the URLs' time ran out, the last one's reason says more.
+    pub fn why(&self, error: UploadError) -> UploadError {
+        match error {
+            UploadError::UrlsExpired { place, at } if self.count > 0 => {
+                UploadError::Expired { place, at, tries: self.count, last: self.last.clone() }
+            }
+            other => other,
+        }
     }
 
     /// Why it ends with the life of the URL.

@@ -5,6 +5,7 @@
 //! refuses at once is heard, however large the body.
 
 mod body;
+mod pace;
 
 pub use crate::http::Answer;
 pub use body::{Body, Source};
@@ -13,12 +14,13 @@ use super::place::Place;
 use super::{Options, Timing, UploadError};
 use crate::http::{self, BodyReader};
 use futures_util::future::LocalBoxFuture;
+use pace::Pace;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 /// Makes a connection to `host` and `port`, through a proxy where there is one. Its error is for people.
 pub type Connect = dyn Fn(String, u16) -> LocalBoxFuture<'static, Result<TcpStream, String>> + Send + Sync;
@@ -33,6 +35,9 @@ const MAX_HEAD_LEN: usize = 16 * 1024;
 /// An answer's body: CompleteMultipartUpload's and errors are under 1 KiB, after some spaces that keep the line
 /// open.
 const MAX_BODY_LEN: usize = 256 * 1024;
+
+/// A store that has everything hashes and copies at least so much of it a second before it answers.
+const ANSWER_BYTES_PER_SEC: u64 = 4 * 1024 * 1024;
 
 /// A store that broke the line off may have said why, and what it said may be here already.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -76,6 +81,7 @@ impl Client {
     /// Sends the request and gives the answer, whatever it says.
     pub async fn send(&self, mut request: Request<'_>) -> Result<Answer, Broken> {
         let socket = self.open(request.place).await?;
+        let patience = self.patience(&request);
         let asks = !request.unasked && request.body.len() >= EXPECT_FROM_BYTES;
         let (reading, mut writing) = tokio::io::split(socket);
         let head = head_of(&request, asks);
@@ -84,7 +90,9 @@ impl Client {
         self.in_time(writing.flush()).await?;
         if asks {
             match timeout(self.timing.go_ahead, answers.head()).await {
-                Ok(Ok(head)) if head.status != 100 => return self.rest(head, answers, request.method).await,
+                Ok(Ok(head)) if head.status != 100 => {
+                    return rest(head, answers, request.method, patience).await;
+                }
                 // No word is a yes (RFC 9110 section 10.1.1): not every store knows the question.
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(broken)) => return Err(broken),
@@ -99,16 +107,24 @@ impl Client {
         };
         let head = match early {
             Some(head) => head?,
-            None => match timeout(self.timing.answer, answers.final_head()).await {
+            None => match timeout(patience, answers.final_head()).await {
                 Ok(head) => head?,
                 Err(_) => {
-                    let seconds = self.timing.answer.as_secs_f32();
+                    let seconds = patience.as_secs_f32();
                     let what = format!("the store took everything and gave no answer for {seconds} s");
                     return Err(Broken(what));
                 }
             },
         };
-        self.rest(head, answers, request.method).await
+        rest(head, answers, request.method, patience).await
+    }
+
+    /// How long the answer may take.
+    fn patience(&self, request: &Request<'_>) -> Duration {
+        match request.method {
+            "POST" => self.timing.together,
+            _ => self.timing.answer + Duration::from_secs(request.body.len() / ANSWER_BYTES_PER_SEC),
+        }
     }
 
     async fn open(&self, place: &Place) -> Result<Box<dyn Socket>, Broken> {
@@ -136,11 +152,14 @@ impl Client {
         writing: &mut WriteHalf<Box<dyn Socket>>,
         body: &mut Body<'_>,
     ) -> Result<(), Broken> {
+        let mut pace = Pace::new(self.timing.stall);
         while let Some(mut piece) =
             body.next().await.map_err(|error| Broken(format!("its own data could not be read: {error}")))?
         {
             while !piece.is_empty() {
+                let begun = Instant::now();
                 let written = self.in_time(writing.write(&piece)).await?;
+                pace.took(written as u64, begun.elapsed()).map_err(Broken)?;
                 if written == 0 {
                     return Err(Broken("the connection broke: nothing more was taken".into()));
                 }
@@ -162,25 +181,24 @@ impl Client {
             }
         }
     }
+}
 
-    /// The answer's body. Of a refusal, what can be had; of a success, all of it.
-    async fn rest(
-        &self,
-        mut answer: Answer,
-        mut answers: Answers,
-        method: &'static str,
-    ) -> Result<Answer, Broken> {
-        let whole = timeout(self.timing.answer, answers.body(&answer)).await;
-        match whole {
-            Ok(Ok(body)) => answer.body = body,
-            Ok(Err(broken)) if answer.is_success() && method == "POST" => return Err(broken),
-            Err(_) if answer.is_success() && method == "POST" => {
-                return Err(Broken("the store's answer did not end".into()));
-            }
-            Ok(Err(_)) | Err(_) => {}
+/// The answer's body. Of a refusal, what can be had; of a success, all of it.
+async fn rest(
+    mut answer: Answer,
+    mut answers: Answers,
+    method: &'static str,
+    patience: Duration,
+) -> Result<Answer, Broken> {
+    match timeout(patience, answers.body(&answer)).await {
+        Ok(Ok(body)) => answer.body = body,
+        Ok(Err(broken)) if answer.is_success() && method == "POST" => return Err(broken),
+        Err(_) if answer.is_success() && method == "POST" => {
+            return Err(Broken("the store's answer did not end".into()));
         }
-        Ok(answer)
+        Ok(Err(_)) | Err(_) => {}
     }
+    Ok(answer)
 }
 
 fn head_of(request: &Request<'_>, asks: bool) -> zeroize::Zeroizing<String> {

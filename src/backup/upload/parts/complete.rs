@@ -5,7 +5,7 @@ use super::super::answer::{Tried, element, error_code, is_passing, judge};
 use super::super::http::{Body, Request, Source};
 use super::super::place::Place;
 use super::super::retry::{MAX_MISMATCHES, Tries};
-use super::signed::Which;
+use super::signed::{Refusal, Which};
 use super::{Parts, Stored};
 use crate::backup::error::RunError;
 use bytes::Bytes;
@@ -20,9 +20,10 @@ impl Parts {
     pub async fn complete(&self, parts: &[Stored]) -> Result<(), RunError> {
         let source = Source::Memory(Bytes::from(list(parts)));
         let mut tries = Tries::new(&self.options.timing);
-        let (mut refused, mut unclear) = (None, 0);
+        let (mut refused, mut unclear): (Option<Refusal>, _) = (None, 0);
         loop {
-            let found = self.signed.find(Which::Complete, refused).await?;
+            let found = self.signed.find(Which::Complete, refused.as_ref()).await;
+            let found = found.map_err(|error| tries.why(error))?;
             tries.count += 1;
             let (why, retry_after) = match self.ask(&source, &found.place).await {
                 Tried::Done(answer) => match verdict(&answer.body, parts) {
@@ -41,16 +42,15 @@ impl Parts {
                     }
                 },
                 Tried::Final(error) => return Err(error.into()),
-                Tried::Expired(error) if refused == Some(found.renewals) => return Err(error.into()),
-                Tried::Expired(_) => {
-                    refused = Some(found.renewals);
+                Tried::Expired(why) => {
+                    refused = Some(found.refusal(why, refused));
                     continue;
                 }
                 Tried::Again { why, retry_after, .. } => (why, retry_after),
             };
             if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
                 let last = tries.expired(&found.place.shown, found.deadline_ms);
-                self.signed.find(Which::Complete, Some(found.renewals)).await.map_err(|_| last)?;
+                refused = Some(found.refusal(last, None));
             }
         }
     }

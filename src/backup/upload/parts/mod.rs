@@ -29,7 +29,7 @@ use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use md5::{Digest, Md5};
-use signed::{Signed, Which};
+use signed::{Refusal, Signed, Which};
 use sink::{Item, Part};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -39,7 +39,10 @@ use tokio::time::timeout;
 
 /// A run that was cancelled has 2 s for everything; a store that does not take the abort by then cleans up by its
 /// own rules.
-const ABORT_LIMIT: Duration = Duration::from_secs(1);
+pub const ABORT_LIMIT_CANCELLED: Duration = Duration::from_secs(1);
+
+/// A run that failed has more time for it, but its end waits.
+pub const ABORT_LIMIT_FAILED: Duration = Duration::from_secs(10);
 
 /// A part that the store has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,9 +189,10 @@ impl Parts {
     /// One part, until the store has it.
     async fn send_part(&self, part: Arc<Part>) -> Result<Stored, RunError> {
         let mut tries = Tries::new(&self.options.timing);
-        let mut refused = None;
+        let mut refused: Option<Refusal> = None;
         loop {
-            let found = self.signed.find(Which::Part(part.number), refused).await?;
+            let found = self.signed.find(Which::Part(part.number), refused.as_ref()).await;
+            let found = found.map_err(|error| tries.why(error))?;
             tries.count += 1;
             let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
                 Ok(stored) => return Ok(stored),
@@ -200,14 +204,14 @@ impl Parts {
                     (what, None)
                 }
                 Err(Tried::Final(error)) => return Err(error.into()),
-                Err(Tried::Expired(error)) if refused == Some(found.renewals) => return Err(error.into()),
-                Err(Tried::Expired(error)) => {
-                    tracing::info!(part = part.number, %error, "a part's URL is too old");
-                    refused = Some(found.renewals);
+                Err(Tried::Expired(why)) => {
+                    tracing::info!(part = part.number, place = %found.place.shown, "a part's URL is too old");
+                    refused = Some(found.refusal(why, refused));
                     continue;
                 }
                 Err(Tried::Again { why, retry_after, unasked }) => {
                     tries.unasked |= unasked;
+                    refused.iter_mut().for_each(|refusal| refusal.times = 0);
                     (why, retry_after)
                 }
                 Err(Tried::Done(_)) => ("the store's answer could not be used".to_owned(), None),
@@ -215,7 +219,7 @@ impl Parts {
             if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
                 // Fresh URLs, or the reason of the last try.
                 let last = tries.expired(&found.place.shown, found.deadline_ms);
-                self.signed.find(Which::Part(part.number), Some(found.renewals)).await.map_err(|_| last)?;
+                refused = Some(found.refusal(last, None));
             }
         }
     }
@@ -261,12 +265,12 @@ impl Parts {
     }
 
     /// Gives the upload up at the store: what it has of it costs money until then.
-    pub async fn abort(&self) {
+    pub async fn abort(&self, limit: Duration) {
         let Some(place) = self.signed.abort() else { return };
         let source = Source::Memory(Default::default());
         let body = Body::new(&source, self.options.rate.clone(), &|_| {});
         let request = Request { method: "DELETE", place: &place, content_type: None, unasked: true, body };
-        let what = match timeout(ABORT_LIMIT, self.client.send(request)).await {
+        let what = match timeout(limit, self.client.send(request)).await {
             Ok(Ok(answer)) if answer.is_success() || answer.status == 404 => {
                 tracing::info!(place = %place.shown, "upload in parts given up");
                 return;

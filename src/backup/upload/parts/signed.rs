@@ -2,6 +2,7 @@
 
 use super::super::fresh::fresh_urls;
 use super::super::place::Place;
+use super::super::retry::MAX_AGE_REFUSALS;
 use super::super::{Options, UploadError};
 use super::size::MAX_PARTS;
 use crate::backup::deadline::{UNDATED_LIFE, expiry_text};
@@ -41,11 +42,29 @@ pub enum Which {
     Complete,
 }
 
+/// The store refused a URL for its age.
+pub struct Refusal {
+    /// Of the URL.
+    pub renewals: u64,
+    /// What it said.
+    pub why: UploadError,
+    /// So often in a row.
+    pub times: u32,
+}
+
 /// A URL, and how often there were fresh ones before it.
 pub struct Found {
     pub place: Place,
     pub deadline_ms: u64,
     pub renewals: u64,
+}
+
+impl Found {
+    /// This one was refused, after the earlier ones.
+    pub fn refusal(&self, why: UploadError, earlier: Option<Refusal>) -> Refusal {
+        let times = earlier.map_or(0, |refusal| refusal.times) + 1;
+        Refusal { renewals: self.renewals, why, times }
+    }
 }
 
 impl Signed {
@@ -100,17 +119,24 @@ impl Signed {
         }
     }
 
-    /// The URL, a fresh one where that is needed. `not` says that the one after so many renewals was refused for
-    /// its age.
+    /// The URL, a fresh one where that is needed.
     ///
     /// # Errors
-    /// Why there is none.
-    pub async fn find(&self, which: Which, not: Option<u64>) -> Result<Found, UploadError> {
-        let usable = |which| self.look(which).filter(|_| not.is_none_or(|seen| self.renewals.get() > seen));
+    /// Why there is none; where the store refused the last one, what it said.
+    pub async fn find(&self, which: Which, refused: Option<&Refusal>) -> Result<Found, UploadError> {
+        if let Some(hopeless) = refused.filter(|refusal| refusal.times > MAX_AGE_REFUSALS) {
+            return Err(hopeless.why.clone());
+        }
+        let fresh = |refusal: &Refusal| self.renewals.get() > refusal.renewals;
+        let usable = |which| self.look(which).filter(|_| refused.is_none_or(fresh));
         if usable(which).is_none() {
             let _asking = self.asking.lock().await;
             if usable(which).is_none() {
-                self.renew(which).await?;
+                self.renew(which).await.map_err(|error| {
+                    let none_came =
+                        matches!(error, UploadError::UrlsExpired { .. } | UploadError::TooManyParts { .. });
+                    refused.filter(|_| none_came).map_or(error, |refusal| refusal.why.clone())
+                })?;
             }
         }
         let url = self.look(which).ok_or_else(|| self.missing(which))?;
@@ -156,7 +182,9 @@ impl Signed {
                 UploadError::TooManyParts { signed: u64::from(number.saturating_sub(1)) }
             }
             Which::Part(_) | Which::Complete => {
-                UploadError::UrlsExpired { at: expiry_text(self.deadline_ms.get()) }
+                let place = Place::new(&self.complete.borrow(), self.options.allow_insecure);
+                let place = place.map(|place| place.shown).unwrap_or_default();
+                UploadError::UrlsExpired { place, at: expiry_text(self.deadline_ms.get()) }
             }
         }
     }

@@ -221,7 +221,7 @@ async fn run(faults: &[(&str, &'static str)], bytes: usize, urls: u32) -> (Shop,
     assert_eq!(dir.path().read_dir().unwrap().count(), 0, "nothing is on the disk");
     if let Err(text) = &sent {
         assert!(!text.contains(SECRET), "{text}");
-        parts.abort().await;
+        parts.abort(Duration::from_secs(5)).await;
         assert!(shop.held().aborted);
         assert!(shop.held().object.is_none(), "no object appears");
     }
