@@ -1,6 +1,7 @@
 //! `backup`: one database of this host to a file or a presigned URL, without any control plane.
 
 mod key;
+mod manifest;
 mod work;
 
 use super::opening::Failure;
@@ -64,6 +65,10 @@ pub struct Args {
     /// Make a new key and write it there (base64, mode 0600); a file that exists is never replaced.
     #[arg(long, value_name = "FILE")]
     key_out: Option<PathBuf>,
+    /// Write what the backup has in it, its tables and rows, to this file too: encrypted with the same key, for `verify
+    /// --restore`, which finds OBJECT.manifest beside the object by itself. A file that exists is replaced.
+    #[arg(long, value_name = "FILE")]
+    manifest_out: Option<PathBuf>,
     /// How the object is made smaller.
     #[arg(long, value_enum, default_value_t = Packed::Zstd)]
     compression: Packed,
@@ -185,10 +190,19 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
     let put_url = args.put_url_file.as_deref().map(read_url).transpose()?;
     let key =
         key::Key::of(args.key_file.as_deref(), args.key_out.as_deref()).map_err(|error| told(&error))?;
+    let dek = key.dek();
     let work = work::Work { args: &args, target, settings, put_url, key: key.dek(), to_stdout };
     let completed = work.run()?;
     // What was sealed with it is stored: from here on it stays.
     key.keep();
+    match (&args.manifest_out, &completed.manifest) {
+        (None, _) => {}
+        (Some(path), Some(counted)) => manifest::write(path, counted, &dek)
+            .map_err(|failure| failure.told("the backup is stored, its manifest is not", ""))?,
+        (Some(_), None) => {
+            warn_of("the rows of this dump were not counted: the backup is stored, without a manifest")
+        }
+    }
     Ok(completed)
 }
 

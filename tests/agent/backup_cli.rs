@@ -151,6 +151,38 @@ fn a_backup_is_restored_for_a_look_and_nothing_of_that_stays() {
         "{report}"
     );
     assert_eq!(report["restored"]["rows"], 20_000);
+    assert!(report.get("manifest").is_none(), "none was written: {report}");
+
+    // With a manifest beside it, an object is held against that too; another object's is a difference.
+    let flags = ["--out", "noted.bkpy", "--key-file", "shop.key", "--manifest-out", "noted.bkpy.manifest"];
+    let noted = output(&mut host.backup("shop", &flags));
+    assert_eq!(code(&noted), 0, "{noted:?}");
+    let sealed = fs::read(host.path("out/noted.bkpy.manifest")).unwrap();
+    assert!(!text(&sealed).contains("largest"), "in the clear");
+    let held = verify("noted.bkpy");
+    let report: serde_json::Value = serde_json::from_slice(&held.stdout).unwrap();
+    assert_eq!(
+        (&report["ok"], &report["manifest"]),
+        (&true.into(), &"noted.bkpy.manifest".into()),
+        "{report}"
+    );
+    let database = rusqlite::Connection::open(host.path("shop.db")).unwrap();
+    database.execute("DELETE FROM a WHERE rowid % 100 = 0", []).unwrap();
+    drop(database);
+    let fewer =
+        output(&mut host.backup("shop", &["--out", "noted.bkpy", "--key-file", "shop.key", "--force"]));
+    assert_eq!(code(&fewer), 0, "{fewer:?}");
+    let differs = verify("noted.bkpy");
+    assert_eq!(code(&differs), 65, "{differs:?}");
+    let said = text(&differs.stderr);
+    assert!(
+        said.contains("a has 20000 rows in the manifest") && said.contains("has 19800 rows in the object"),
+        "{said}"
+    );
+    fs::write(host.path("out/noted.bkpy.manifest"), b"{\"tables\": 1}").unwrap();
+    let broken = verify("noted.bkpy");
+    assert_eq!(code(&broken), 65, "{broken:?}");
+    assert!(text(&broken.stderr).contains("is no manifest"), "{broken:?}");
 
     // A database that is damaged before it is backed up: its backup is authentic, and useless.
     let mut bytes = fs::read(host.path("shop.db")).unwrap();

@@ -15,6 +15,7 @@ mod mariadb;
 mod mongodb;
 mod postgres;
 mod redis;
+mod restored;
 mod run;
 mod server;
 mod store;

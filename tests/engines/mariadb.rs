@@ -1,6 +1,7 @@
 //! MariaDB, and what of MySQL can be tried with it.
 
 use crate::contract::{self, Engine, PASSWORD, USER};
+use crate::restored::Restorable;
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds, tool};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 crate::contract!(Mariadb, "Access denied");
+crate::restored!(Mariadb);
 
 pub struct Mariadb(Server);
 
@@ -143,6 +145,20 @@ impl Engine for Mariadb {
 
     fn kill(&self) {
         self.0.kill();
+    }
+}
+
+impl Restorable for Mariadb {
+    const NEEDED: Option<(&'static str, &'static str)> = Some(("mariadb", "mariadb-client"));
+
+    fn delete_rows(&self) {
+        self.sql_there("DELETE FROM t WHERE id % 10 = 0");
+    }
+
+    fn size(&self) -> (u64, u64) {
+        let rows: u64 = self.sql_there("SELECT COUNT(*) FROM t").trim().parse().unwrap();
+        // Two rows in the old table, none in the empty one.
+        (3, rows + 2)
     }
 }
 

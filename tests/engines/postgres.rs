@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 use crate::contract::{Engine, NAME, PASSWORD, USER};
+use crate::restored::Restorable;
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 crate::contract!(Postgres, "password authentication failed");
+crate::restored!(Postgres);
 
 pub struct Postgres(Server);
 
@@ -173,6 +175,19 @@ impl Engine for Postgres {
 
     fn kill(&self) {
         self.0.kill();
+    }
+}
+
+impl Restorable for Postgres {
+    /// Its programs are found beside the `PATH`.
+    const NEEDED: Option<(&'static str, &'static str)> = None;
+
+    fn delete_rows(&self) {
+        self.sql(NAME, "DELETE FROM s.t WHERE id % 10 = 0");
+    }
+
+    fn size(&self) -> (u64, u64) {
+        (2, self.sql(NAME, "SELECT count(*) FROM s.t").trim().parse().unwrap())
     }
 }
 

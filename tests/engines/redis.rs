@@ -1,6 +1,7 @@
 //! Redis.
 
 use crate::contract::{Engine, PASSWORD};
+use crate::restored::Restorable;
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, ok, own, succeeds, tool};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 crate::contract!(Redis, "WRONGPASS");
+crate::restored!(Redis);
 
 pub struct Redis(Server);
 
@@ -107,6 +109,19 @@ impl Engine for Redis {
 
     fn kill(&self) {
         self.0.kill();
+    }
+}
+
+impl Restorable for Redis {
+    const NEEDED: Option<(&'static str, &'static str)> = Some(("redis-server", "redis-server"));
+
+    fn delete_rows(&self) {
+        self.ask(&["DEL", "k1", "k2", "k3"]);
+    }
+
+    fn size(&self) -> (u64, u64) {
+        let first: u64 = self.ask(&["DBSIZE"]).trim().parse().unwrap();
+        (2, first + 1)
     }
 }
 

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const KEY: [u8; 32] = [7; 32];
+pub const KEY: [u8; 32] = [7; 32];
 
 /// A cancelled run is over within this (behaviour section 4).
 pub const CANCEL_LIMIT: Duration = Duration::from_secs(2);
@@ -146,12 +146,17 @@ impl Site {
 
     /// What a user would do with the object: opened and decompressed.
     pub fn opened(&self) -> PathBuf {
-        let object = BufReader::new(File::open(self.store.object("object")).unwrap());
+        let object = BufReader::new(File::open(self.object()).unwrap());
         let opener = Opener::new(object, &KEY, Order::Strict).unwrap();
         let path = self.dir.path().join("dump");
         let mut plain = zstd::stream::read::Decoder::new(opener).unwrap();
         copy(&mut plain, &mut File::create(&path).unwrap()).unwrap();
         path
+    }
+
+    /// The stored object.
+    pub fn object(&self) -> PathBuf {
+        self.store.object("object")
     }
 
     /// The processes that run one of this site's tools.

@@ -27,6 +27,7 @@ import scenarios_hooks  # noqa: E402,F401
 import scenarios_hostile  # noqa: E402,F401
 import scenarios_link  # noqa: E402,F401
 import scenarios_network  # noqa: E402,F401
+import scenarios_restore  # noqa: E402,F401
 import scenarios_stores  # noqa: E402,F401
 import scenarios_storm  # noqa: E402,F401
 import scenarios_wire  # noqa: E402,F401

@@ -41,6 +41,11 @@ impl Tally {
         self.rows.insert(name.to_owned(), rows);
     }
 
+    /// Leaves a table out of what is compared.
+    pub fn forget(&mut self, name: &str) {
+        self.rows.remove(name);
+    }
+
     /// Whether the table was named before.
     pub fn knows(&self, name: &str) -> bool {
         self.rows.contains_key(name)

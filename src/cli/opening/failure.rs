@@ -56,9 +56,42 @@ pub enum Failure {
     },
     /// `verify --restore` of an engine that it does not know.
     #[error(
-        "the object opens, but what is in it is no SQLite database: this version restores no others for a look"
+        "the object opens, but what is in it is {what}: this version restores PostgreSQL, MariaDB, Redis and SQLite \
+         for a look, and nothing else"
     )]
-    NotRestorable,
+    NotRestorable {
+        /// For people.
+        what: &'static str,
+    },
+    /// The host has no server to restore into.
+    #[error(
+        "{tool} is not installed on this host: to restore this backup for a look, install the package {package}"
+    )]
+    ServerTools {
+        /// Its name.
+        tool: &'static str,
+        /// Debian's.
+        package: &'static str,
+    },
+    /// A throwaway server did not do its part, whatever the backup is like.
+    #[error("the backup could not be restored for a look: {name} {how}")]
+    Server {
+        /// The program.
+        name: &'static str,
+        /// What happened, with its last words.
+        how: String,
+    },
+    /// The backup and what was noted of it, or what came out of it, are not the same.
+    #[error("the object opens, but it does not have what it must: {0}")]
+    Differs(String),
+    /// The manifest is none.
+    #[error("{name} is no manifest of a backup: {cause}")]
+    Manifest {
+        /// A path, or the local agent.
+        name: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// What came out of the object is no sound database.
     #[error("the object opens, but the database that comes out of it is not sound: {0}")]
     Restored(String),
@@ -114,7 +147,11 @@ impl Failure {
             },
             Self::Sha256 { .. } => "sha256_mismatch",
             Self::Content { .. } => "content_broken",
-            Self::NotRestorable => "not_restorable",
+            Self::NotRestorable { .. } => "not_restorable",
+            Self::ServerTools { .. } => "server_missing",
+            Self::Server { .. } => "server_failed",
+            Self::Differs(_) => "manifest_differs",
+            Self::Manifest { .. } => "manifest_malformed",
             Self::Restored(_) => "database_broken",
             Self::Exists(_) => "output_exists",
             Self::Create { .. } => "output_not_created",
@@ -133,8 +170,12 @@ impl Failure {
             | Self::Object(_)
             | Self::Sha256 { .. }
             | Self::Content { .. }
+            | Self::Differs(_)
+            | Self::Manifest { .. }
             | Self::Restored(_) => SysExit::Data,
-            Self::NotRestorable => SysExit::Unavailable,
+            Self::NotRestorable { .. } | Self::ServerTools { .. } | Self::Server { .. } => {
+                SysExit::Unavailable
+            }
             Self::Input { .. } => SysExit::NoInput,
             Self::Exists(_) | Self::Create { .. } => SysExit::CannotCreate,
             Self::Internal(_) => SysExit::Internal,
@@ -149,12 +190,16 @@ impl Failure {
             | Self::Token(_)
             | Self::Input { .. }
             | Self::KeyFile { .. }
+            | Self::Manifest { .. }
             | Self::Exists(_)
             | Self::Create { .. } => "",
             Self::Object(_)
             | Self::Sha256 { .. }
             | Self::Content { .. }
-            | Self::NotRestorable
+            | Self::NotRestorable { .. }
+            | Self::ServerTools { .. }
+            | Self::Server { .. }
+            | Self::Differs(_)
             | Self::Restored(_)
             | Self::Write(_)
             | Self::Internal(_) => subject,

@@ -17,7 +17,7 @@ use clap::{ArgAction, ArgGroup, Args};
 use decompress::{Body, Encoding};
 use serde::Serialize;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How much plaintext is taken and written at once: large enough that system calls cost nothing.
 const COPY_LEN: usize = 256 * 1024;
@@ -91,6 +91,11 @@ impl OpeningArgs {
     /// What the object is called in messages.
     pub fn input_name(&self) -> String {
         input::name(&self.input)
+    }
+
+    /// The object's file; None for standard input.
+    pub fn input_file(&self) -> Option<&Path> {
+        (!input::is_std(&self.input)).then_some(self.input.as_path())
     }
 
     /// Reads the token, and holds its claims against this host's clock; or the key.

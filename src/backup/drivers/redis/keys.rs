@@ -146,7 +146,7 @@ impl Keys {
     /// What was counted, where the file's end was reached.
     pub fn finish(&mut self) -> Option<Tally> {
         self.end_database();
-        (self.ended && !self.given_up).then(|| std::mem::take(&mut self.tally))
+        (self.ended && !self.given_up).then(|| self.tally.clone())
     }
 
     fn end_database(&mut self) {
