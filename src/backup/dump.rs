@@ -8,6 +8,7 @@ use super::pack::{Packed, Packing, pack};
 use super::pipe::{PipeWriter, Sink, pipe};
 use super::progress::Progress;
 use super::rate::Rate;
+use super::secrets::hide_password;
 use super::thread::on_thread;
 use crate::model::{Compression, Manifest, TargetSpec};
 use std::io::{self, Write};
@@ -126,6 +127,7 @@ impl Reading {
     fn read(self, writer: PipeWriter) -> Result<Read, DumpError> {
         let Self { source, compression, outlet, progress, cancel } = self;
         let Source { target, host, scratch, rate } = source;
+        hide_password(&target, &progress);
         let mut driver = drivers::open(&target, &host, scratch.clone(), &cancel)?;
         let estimate = driver.estimate(&cancel)?;
         let hope = match compression {

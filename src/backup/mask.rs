@@ -1,7 +1,6 @@
 //! Takes secrets out of what is shown.
 
-use super::job::Job;
-use crate::model::Secret;
+use crate::model::{RunOrder, Secret};
 use data_encoding::{BASE64, HEXLOWER};
 use zeroize::Zeroizing;
 
@@ -12,7 +11,7 @@ const MASK: &[u8] = b"***";
 const MIN_OF_RUN_LEN: usize = 4;
 
 /// Secrets that a text must not show. Wiped when dropped.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Mask(Vec<Secret>);
 
 impl Mask {
@@ -21,20 +20,40 @@ impl Mask {
         Self::sorted(secrets.iter().filter(|secret| !secret.is_empty()).cloned().collect())
     }
 
-    /// Upload URL, key and password of a run.
-    pub fn of_run(job: &Job) -> Self {
-        let key = job.order.dek.as_received();
-        let mut secrets = vec![BASE64.encode(key), HEXLOWER.encode(key)];
-        let url = job.order.put_url.expose();
-        secrets.extend(url.split_once('?').map(|(_, query)| query.to_owned()));
-        let password = &job.target.connection.password_ref;
-        if password.is_literal() {
-            let password = password.expose();
-            secrets.push(password.strip_prefix("literal:").unwrap_or(password).to_owned());
+    /// What a run knows from its order: upload URLs and key.
+    pub fn of_order(order: &RunOrder) -> Self {
+        let mut mask = Self::default();
+        let key = order.dek.as_received();
+        mask.hide(BASE64.encode(key).into());
+        mask.hide(HEXLOWER.encode(key).into());
+        // Of parts there are thousands, and nobody but the store is told of them.
+        let of_parts = order.multipart.iter().flat_map(|parts| [&parts.complete_url, &parts.abort_url]);
+        for url in of_parts.chain([&order.put_url]) {
+            mask.hide_url(url);
         }
-        let mut secrets: Vec<_> = secrets.into_iter().map(Secret::from).collect();
-        secrets.retain(|secret| secret.expose().len() >= MIN_OF_RUN_LEN);
-        Self::sorted(secrets)
+        mask
+    }
+
+    /// The query of a URL: its authorisation.
+    pub fn hide_url(&mut self, url: &Secret) {
+        if let Some((_, query)) = url.expose().split_once('?') {
+            self.hide(query.into());
+        }
+    }
+
+    /// One secret more. Not where it is so short that it stands in every text by chance.
+    pub fn hide(&mut self, secret: Secret) {
+        if secret.expose().len() < MIN_OF_RUN_LEN || self.0.contains(&secret) {
+            return;
+        }
+        let mut secrets = std::mem::take(&mut self.0);
+        secrets.push(secret);
+        *self = Self::sorted(secrets);
+    }
+
+    /// The text without them.
+    pub fn text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.apply(text.as_bytes())).into_owned()
     }
 
     /// A secret within another one would leave the rest of it: the longest goes first.

@@ -29,6 +29,7 @@ mod pack;
 mod pipe;
 mod progress;
 mod rate;
+mod secrets;
 pub mod spool;
 mod store;
 #[cfg(test)]
@@ -113,11 +114,12 @@ pub fn acceptable(job: &JobSpec, target: &TargetSpec, hooks: &hooks::Options) ->
 /// Needs a tokio runtime of its own, so that a busy run is felt by nobody else.
 pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: &Cancel) -> RunOutcome {
     let start = Instant::now();
+    secrets::hide(job, progress);
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
     let outcome = match run(job, options, &mut hooks, progress, cancel, start).await {
         Ok(completed) => RunOutcome::Completed(completed),
         Err(_) if cancel.is_cancelled() => RunOutcome::Cancelled,
-        Err(error) => RunOutcome::Failed { error: error.to_string() },
+        Err(error) => RunOutcome::Failed { error: progress.mask().text(&error.to_string()) },
     };
     hooks.after(&outcome).await;
     outcome
@@ -168,6 +170,7 @@ pub async fn execute_to_file(
     cancel: &Cancel,
 ) -> Result<Completed, RunError> {
     let start = Instant::now();
+    secrets::hide(job, progress);
     let compression = compression(&job.job)?;
     drivers::supports(&job.target)?;
     progress.dumping(0, 1);
@@ -196,6 +199,7 @@ pub async fn execute_to_url(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Completed, RunError> {
+    secrets::hide(job, progress);
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
     run(job, options, &mut hooks, progress, cancel, Instant::now()).await
 }

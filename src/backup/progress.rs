@@ -1,10 +1,11 @@
 //! How far a run is: written by its threads, looked at once a second by whoever reports it.
 
 use super::events::Events;
+use super::mask::Mask;
 use super::urls::UrlDesk;
-use crate::model::{EventLevel, RunEvent, Step};
-use std::sync::Arc;
+use crate::model::{EventLevel, RunEvent, RunOrder, Secret, Step};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Dumping and uploading share the way to 100: which takes longer, nobody knows before. The upload ends
 /// at 99, since only a verified run is done.
@@ -22,6 +23,7 @@ struct Inner {
     place: AtomicU64,
     events: Events,
     urls: UrlDesk,
+    mask: Mutex<Mask>,
 }
 
 impl Progress {
@@ -69,14 +71,40 @@ impl Progress {
         &self.0.urls
     }
 
-    /// Something that the server should hear of. No secret may be in it.
+    /// Something that the server should hear of. The run's secrets are taken out of it.
     pub fn info(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.0.events.put(EventLevel::Info, message, fields);
+        self.say(EventLevel::Info, message, fields);
     }
 
-    /// Something that somebody should look at, while the run goes on. No secret may be in it.
+    /// Something that somebody should look at, while the run goes on. The run's secrets are taken out of it.
     pub fn warn(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.0.events.put(EventLevel::Warn, message, fields);
+        self.say(EventLevel::Warn, message, fields);
+    }
+
+    fn say(&self, level: EventLevel, message: &str, fields: Vec<(&'static str, String)>) {
+        let mask = self.mask();
+        let fields = fields.into_iter().map(|(name, value)| (name, mask.text(&value))).collect();
+        self.0.events.put(level, &mask.text(message), fields);
+    }
+
+    /// A secret of the run: from here on nothing that it says shows it.
+    pub fn hide(&self, secret: Secret) {
+        self.0.mask.lock().unwrap_or_else(PoisonError::into_inner).hide(secret);
+    }
+
+    /// The run's order: its URLs and its key are secrets.
+    pub fn hide_order(&self, order: &RunOrder) {
+        *self.0.mask.lock().unwrap_or_else(PoisonError::into_inner) = Mask::of_order(order);
+    }
+
+    /// A URL whose query is a secret of the run.
+    pub fn hide_url(&self, url: &Secret) {
+        self.0.mask.lock().unwrap_or_else(PoisonError::into_inner).hide_url(url);
+    }
+
+    /// What may not be shown of this run.
+    pub fn mask(&self) -> Mask {
+        self.0.mask.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was said since the last call, oldest first.

@@ -8,7 +8,7 @@ use super::opening::Failure;
 use super::run_args::RunArgs;
 use super::settings_args::warn;
 use super::{CliError, CliResult, print, print_json};
-use crate::backup::RunError;
+use crate::backup::{Progress, RunError};
 use crate::model::{Completed, Compression, Secret, SysExit, TargetSpec};
 use crate::settings::{DEFAULT_FILE, Flag, ForTarget, RunSettings, Sources, load_for_target};
 use clap::{ArgGroup, ValueEnum};
@@ -125,7 +125,6 @@ struct Failed {
 /// # Errors
 /// See the command's help.
 pub fn run(args: Args) -> CliResult {
-    crate::daemon::keep_memory_private();
     let to_stdout = args.out.as_ref().is_some_and(|out| out.as_os_str() == "-");
     let (quiet, json, name) = (args.quiet, args.json, args.target.clone());
     match backup(args, to_stdout) {
@@ -219,7 +218,8 @@ fn settings(args: &Args) -> Result<(TargetSpec, RunSettings), CliError> {
 fn read_url(path: &std::path::Path) -> Result<Secret, CliError> {
     let unreadable =
         |cause| CliError::new(SysExit::NoInput, format_args!("cannot read {}: {cause}", path.display()));
-    let mut text = zeroize::Zeroizing::new(String::new());
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(MAX_URL_BYTES as usize + 1));
     let read = if path.as_os_str() == "-" {
         std::io::stdin().lock().take(MAX_URL_BYTES).read_to_string(&mut text)
     } else {
@@ -234,7 +234,7 @@ fn told(failure: &Failure) -> CliError {
 }
 
 /// A run's failure with its exit code.
-fn failed(target: &TargetSpec, error: &RunError) -> CliError {
+fn failed(target: &TargetSpec, error: &RunError, progress: &Progress) -> CliError {
     let exit = match error {
         RunError::Cancelled => SysExit::Temporary,
         RunError::WrappedKey { .. } => SysExit::Data,
@@ -247,7 +247,8 @@ fn failed(target: &TargetSpec, error: &RunError) -> CliError {
         RunError::Pack { .. } | RunError::Internal(_) => SysExit::Internal,
     };
     let hint = if matches!(error, RunError::Exists(_)) { "; --force replaces it" } else { "" };
-    CliError::new(exit, format_args!("target \"{}\": {error}{hint}", target.id))
+    let text = progress.mask().text(&error.to_string());
+    CliError::new(exit, format_args!("target \"{}\": {text}{hint}", target.id))
 }
 
 /// JSON goes where the object does not.

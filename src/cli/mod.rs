@@ -80,6 +80,7 @@ enum Command {
 
 impl Command {
     fn run(self) -> CliResult {
+        crate::daemon::keep_memory_private();
         match self {
             Self::Run(args) => run::run(args),
             Self::Backup(args) => backup::run(args),

@@ -1,6 +1,7 @@
 //! The order of the start: nothing to leak, the state, the actors, and only then what others look at.
 
 use super::error::DaemonError;
+use super::memory::keep_memory_private;
 use super::notify::Systemd;
 use super::signals::{Reload, Signals};
 use super::socket::{self, ControlSocket};
@@ -16,8 +17,6 @@ use crate::store::Store;
 use crate::telemetry::start_metrics;
 use crate::wire::v1;
 use actix::prelude::*;
-use nix::sys::prctl::set_dumpable;
-use nix::sys::resource::{Resource, setrlimit};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -44,14 +43,6 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), DaemonError> {
     drop(control);
     let code = exit.get();
     if code == SysExit::Ok { Ok(()) } else { Err(DaemonError::GaveUp(code)) }
-}
-
-/// Keys and passwords are in memory: no core file, no debugger of the same user.
-pub fn keep_memory_private() {
-    let sealed = set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0));
-    if let Err(error) = sealed {
-        tracing::warn!(%error, "core files could not be switched off: after a crash they may hold secrets");
-    }
 }
 
 fn dial_options(settings: &Settings) -> DialOptions {

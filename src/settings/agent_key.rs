@@ -125,7 +125,8 @@ pub(super) fn not_a_key(text: &str) -> String {
 
 /// The text of a key file; newlines at its end do not belong to it.
 pub(super) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE_BYTES as usize + 1));
     File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
     let end = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(end);

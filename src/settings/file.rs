@@ -40,7 +40,9 @@ pub(super) fn read(path: &Path) -> Result<Parsed, Vec<Fault>> {
     let fault = |what: String| vec![Fault::of_place(path.display(), what)];
     let file = File::open(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
     let mode = file.metadata().map(|data| data.permissions().mode()).unwrap_or_default();
-    let mut text = Zeroizing::new(String::new());
+    // A buffer that grows leaves copies behind, of passwords too.
+    let len = file.metadata().map_or(0, |data| data.len().min(MAX_FILE_BYTES)) as usize;
+    let mut text = Zeroizing::new(String::with_capacity(len + 2));
     file.take(MAX_FILE_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|error| fault(format!("cannot be read: {error}")))?;

@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::finished::FinishedRuns;
 use super::live::{Access, begin};
 use super::quarantine::{Quarantined, Shelf, Why};
-use super::schema::{META, OUTBOX, RUNS, meta, outbox_place, record_bytes};
+use super::schema::{META, OUTBOX, RUNS, meta, outbox_place, record_bytes, run_json};
 use super::seal::{OVERHEAD_BYTES, Sealer};
 use super::{Change, Dropped, OutboxRecord, Store, StoreError};
 use crate::model::{MessageKind, RunRecord, unix_ms};
@@ -199,7 +199,7 @@ impl Tables<'_> {
 
     fn put_run(&mut self, record: &RunRecord, runs: &mut FinishedRuns) -> Result<(), Fault> {
         let run_id = record.order.run_id.as_str();
-        let json = serde_json::to_vec(record)
+        let json = run_json(record)
             .map_err(|error| Fault::Refused(format!("the record of run \"{run_id}\": {error}")))?;
         let sealed = self.sealer.seal("runs", run_id.as_bytes(), &json)?;
         self.done.grown += signed(record_bytes(sealed.len()));

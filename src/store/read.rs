@@ -13,6 +13,7 @@ use crate::model::{MessageKind, RunRecord, unix_ms};
 use bytes::Bytes;
 use redb::{Key, Range, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use std::iter::Peekable;
+use zeroize::Zeroizing;
 
 /// What a reading of the whole file found.
 pub(super) struct Found {
@@ -265,7 +266,8 @@ fn runs(
 
 /// The record of that run in its sealed value.
 pub(super) fn open_run(sealer: &Sealer, run_id: &str, sealed: &[u8]) -> Result<RunRecord, Why> {
-    let json = sealer.open("runs", run_id.as_bytes(), sealed).map_err(|_| Why::DoesNotOpen)?;
+    let json =
+        sealer.open("runs", run_id.as_bytes(), sealed).map(Zeroizing::new).map_err(|_| Why::DoesNotOpen)?;
     let record = serde_json::from_slice::<RunRecord>(&json).map_err(|_| Why::DoesNotDecode)?;
     if record.order.run_id.as_str() == run_id { Ok(record) } else { Err(Why::DoesNotDecode) }
 }

@@ -6,7 +6,7 @@ use super::finished::FinishedRuns;
 use super::live::{Live, begin, builder};
 use super::quarantine::{self, Quarantined};
 use super::read::read_all;
-use super::schema::{self, META, OUTBOX, RUNS, meta, outbox_place};
+use super::schema::{self, META, OUTBOX, RUNS, meta, outbox_place, run_json};
 use super::seal::Sealer;
 use super::{Options, Recovered};
 use crate::model::{MessageKind, RunRecord};
@@ -73,7 +73,7 @@ impl NewFile {
         let mut count: u64 = 0;
         for record in runs {
             let run_id = record.order.run_id.as_str();
-            let json = serde_json::to_vec(&record)
+            let json = run_json(&record)
                 .map_err(|error| Fault::Refused(format!("the record of run \"{run_id}\": {error}")))?;
             let sealed = self.sealer.seal("runs", run_id.as_bytes(), &json)?;
             let mut table = self.txn()?.open_table(RUNS)?;

@@ -14,10 +14,12 @@
 
 use super::fault::Fault;
 use super::seal::{OVERHEAD_BYTES, SALT_BYTES, Sealer};
-use crate::model::MessageKind;
+use crate::model::{MessageKind, RunRecord};
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
 use secrecy::SecretString;
+use std::io::{self, Write};
+use zeroize::Zeroizing;
 
 /// Of this layout. A file with a higher one was made by a newer agent, and is left alone.
 pub(super) const SCHEMA: u32 = 1;
@@ -184,4 +186,31 @@ pub(super) fn unlock(db: &Database, agent_key: &SecretString) -> Result<Sealer, 
 
 fn sum(schema: &[u8], salt: &[u8], check: &[u8]) -> Vec<u8> {
     digest(&SHA256, &[schema, salt, check].concat()).as_ref().to_vec()
+}
+
+/// A run's record as it is sealed. It has the run's key in it: a buffer that grows would leave copies behind, so it is
+/// counted first.
+///
+/// # Errors
+/// None that a record has.
+pub(super) fn run_json(record: &RunRecord) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, record)?;
+    let mut json = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer(&mut *json, record)?;
+    Ok(json)
+}
+
+/// Counts what is written to it.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ mod desk;
 mod dial;
 mod killed;
 mod kit;
+mod memory;
 #[cfg(feature = "control-plane")]
 mod plane_acks;
 #[cfg(feature = "control-plane")]

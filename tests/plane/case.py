@@ -110,7 +110,7 @@ class Case:
             agent.check_secrets()
 
 
-def config(version, path=None, job="job-1", more_jobs=(), **spec):
+def config(version, path=None, job="job-1", more_jobs=(), password="literal:unused-secret", **spec):
     """An AgentConfig with one SQLite target and its job."""
     if path is None:
         return {"version": version}
@@ -119,7 +119,7 @@ def config(version, path=None, job="job-1", more_jobs=(), **spec):
     jobs += [{"id": other, "target_id": "target-1"} for other in more_jobs]
     return {"version": version, "jobs": jobs,
             "targets": [{"id": "target-1", "type": SQLITE, "display_name": "the shop",
-                         "connection": {"database": str(path), "password_secret_ref": "literal:unused-secret"}}]}
+                         "connection": {"database": str(path), "password_secret_ref": password}}]}
 
 
 class Order:

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from case import Order, check, scenario
+from case import Order, check, config, scenario
 from codec import CANCELLED, FAILED
 from scenarios_backup import completed, failed, scene, spool_is_empty
 
@@ -152,6 +152,34 @@ async def sigterm_in_a_pre_hook_ends_everything_within_ten_seconds(case):
     await until("the run begins again", lambda: len(text(pids).split()) == 2)
     os.kill(int(text(pids).split()[1]), signal.SIGKILL)
     check("signal 9" in (await failed(plane, order))["error_message"], "another end")
+
+
+@scenario
+async def no_hook_shows_the_targets_password_wherever_it_is_kept(case):
+    kept = case.folder / "kept"
+    kept.mkdir()
+    secrets = {"env": "pass'word \"of the\" environment", "file": "pass word of the file \u00fc", "credential": "of systemd"}
+    (kept / "file").write_text(secrets["file"] + "\n")
+    (kept / "db").write_text(secrets["credential"])
+    extra = {**ON, "A_PASSWORD": secrets["env"], "CREDENTIALS_DIRECTORY": str(kept)}
+    references = {"env": "env:A_PASSWORD", "file": f"file:{kept}/file", "credential": "credential:db"}
+    database = case.database()
+    plane, agent, session, store, _ = await scene(case, database=database, extra=extra)
+    for version, (kind, reference) in enumerate(references.items(), start=2):
+        secret = secrets[kind]
+        agent.secrets[f"the password in {kind}"] = secret
+        said = kept / "said"
+        said.write_text(f"it is {secret}, shown\n")
+        spec = {"password": reference, "pre_hooks": [f"cat {said}", f"cat {said} >&2; exit 1"]}
+        await session.ask("ConfigUpdate", {"config": config(version, database, **spec)}, f"config-{version}")
+        await session.wait_for("Heartbeat", lambda beat, version=version: beat["config_version"] == version)
+        order = Order(agent, store)
+        check((await order.send(session))["accepted"], "refused")
+        error = (await failed(plane, order))["error_message"]
+        check("it is ***, shown" in error and secret not in error, error)
+        logs = [log for log in plane.all("LogEvent") if log["fields"].get("run_id") == order.run]
+        outputs = [log["fields"]["output"] for log in logs if "output" in log["fields"]]
+        check(outputs == ["it is ***, shown\n"] * 2 and secret not in f"{logs}", f"{logs}")
 
 
 @scenario

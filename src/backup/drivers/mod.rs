@@ -26,6 +26,7 @@ pub use container::{Access, mark};
 pub use error::DumpError;
 pub use ground::Host;
 pub use reader::{DumpReader, HEAD_LEN, engine_of};
+pub use secret::password;
 pub use tally::Tally;
 pub use tools::Tools;
 

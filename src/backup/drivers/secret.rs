@@ -82,9 +82,9 @@ fn of_credential(name: &str) -> Result<Secret, String> {
 fn of_file(path: &Path) -> Result<Secret, String> {
     let failed = |error: std::io::Error| format!("its password's file {}: {error}", path.display());
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize + 2));
     let read = file.take(FILE_LEN_MAX + 1).read_to_string(&mut text);
-    let mut text = zeroize::Zeroizing::new(text);
     let len = read.map_err(failed)?;
     if len as u64 > FILE_LEN_MAX {
         return Err(format!(

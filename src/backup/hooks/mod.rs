@@ -10,8 +10,8 @@ mod tests;
 use super::cancel::Cancel;
 use super::error::RunError;
 use super::job::Job;
-use super::mask::Mask;
 use super::progress::Progress;
+use super::secrets::hide_password;
 use super::thread::on_thread;
 use crate::model::{JobSpec, RunOutcome};
 use shell::{End, Ran};
@@ -118,14 +118,13 @@ pub struct Hooks<'a> {
     options: Options,
     progress: &'a Progress,
     cancel: &'a Cancel,
-    mask: Mask,
     used: Duration,
 }
 
 impl<'a> Hooks<'a> {
     /// Of that run.
     pub fn new(job: &'a Job, options: &Options, progress: &'a Progress, cancel: &'a Cancel) -> Self {
-        Self { job, options: *options, progress, cancel, mask: Mask::of_run(job), used: Duration::ZERO }
+        Self { job, options: *options, progress, cancel, used: Duration::ZERO }
     }
 
     /// Runs the pre-hooks, one after the other.
@@ -197,10 +196,12 @@ impl<'a> Hooks<'a> {
         tracing::info!(run_id = %self.job.order.run_id, limit_s = limit.as_secs(), "{place} begins");
         let environment = self.environment(place, outcome);
         let text = text.to_owned();
-        let mask = self.mask.clone();
+        let mask = self.progress.mask();
         let running = on_thread("run-hook", move || shell::run(&text, &environment, mask, limit, &stop));
         let died = || io::Error::other("its thread ended without a result");
         let ran = running.map_err(|error| io::Error::other(error.to_string()))?.await.map_err(|_| died())?;
+        // It may have written a new one, and shown it.
+        hide_password(&self.job.target, self.progress);
         if let Ok(ran) = &ran {
             self.used += ran.took;
         }

@@ -1,3 +1,4 @@
+use super::super::secrets;
 use super::{Cancel, Hooks, Job, MAX_COMMAND_BYTES, MAX_HOOKS, Options, Progress, RunError, check};
 use crate::model::{
     Compression, Connection, Engine, EventLevel, JobSpec, RunEvent, RunOrder, RunOutcome, Step, TargetSpec,
@@ -69,6 +70,7 @@ async fn a_hook_knows_its_run_and_no_secret_and_its_output_is_told_without_them(
                 $BACKUPY_HOOK $BACKUPY_STATUS; echo 'sig=TOPSECRET hunter22'; true";
     let job = job(&[text], &[text, "echo $BACKUPY_STATUS, $BACKUPY_ERROR"]);
     let (progress, cancel) = (Progress::new(), Cancel::new());
+    secrets::hide(&job, &progress);
     let mut hooks = Hooks::new(&job, &ON, &progress, &cancel);
     hooks.before().await.unwrap();
     let told = progress.take_events();
@@ -79,6 +81,24 @@ async fn a_hook_knows_its_run_and_no_secret_and_its_output_is_told_without_them(
     let told = progress.take_events();
     assert_eq!(output(&told[0]), "0\nj1 r1 t1 post failed\n*** ***\n");
     assert_eq!(output(&told[1]), "failed, the disk is full\n");
+}
+
+#[tokio::test]
+async fn a_password_that_a_hook_writes_and_shows_is_masked_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pw");
+    std::fs::write(&file, "the first one\n").unwrap();
+    let path = file.display();
+    let rotate = format!("cat {path}; echo 'another \"one\"' > {path}; echo now $(cat {path})");
+    let mut job = job(&[&rotate, &format!("cat {path} >&2; exit 1")], &[]);
+    job.target.connection.password_ref = format!("file:{path}").as_str().into();
+    let (progress, cancel) = (Progress::new(), Cancel::new());
+    secrets::hide(&job, &progress);
+    let error = Hooks::new(&job, &ON, &progress, &cancel).before().await.unwrap_err().to_string();
+    assert!(error.ends_with("it said: ***"), "{error}");
+    let told = progress.take_events();
+    assert_eq!(output(&told[0]), "***\nnow ***\n");
+    assert_eq!(output(&told[1]), "***\n");
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ impl Put {
             return Err(error.into());
         };
         self.order.put_url = fresh.put_url;
+        progress.hide_url(&self.order.put_url);
         self.order.expires_at_ms = fresh.expires_at_ms;
         let deadline_ms = upload_deadline_ms(&self.order, unix_ms());
         if unix_ms() >= deadline_ms {

@@ -57,7 +57,7 @@ impl Work<'_> {
                 tokio::select! {
                     ended = &mut running => {
                         tell(&progress);
-                        return ended.map_err(|error| self.ended(&error, why));
+                        return ended.map_err(|error| self.ended(&error, why, &progress));
                     }
                     asked = &mut stopped, if why.is_none() => {
                         why = Some(asked);
@@ -72,7 +72,7 @@ impl Work<'_> {
         })
     }
 
-    fn ended(&self, error: &RunError, why: Option<Stop>) -> CliError {
+    fn ended(&self, error: &RunError, why: Option<Stop>, progress: &Progress) -> CliError {
         match (error, why) {
             (RunError::Cancelled, Some(Stop::Timeout(seconds))) => CliError::new(
                 SysExit::Unavailable,
@@ -81,7 +81,7 @@ impl Work<'_> {
                     self.target.id
                 ),
             ),
-            (error, _) => failed(&self.target, error),
+            (error, _) => failed(&self.target, error, progress),
         }
     }
 

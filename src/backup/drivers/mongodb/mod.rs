@@ -17,6 +17,7 @@ use crate::backup::cancel::Cancel;
 use crate::backup::pipe::Sink;
 use crate::model::{Connection, Secret, Strategy, TargetSpec};
 use archive::Archive;
+use std::fmt::Write;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -68,7 +69,7 @@ impl Mongodb {
         }
         let password = secret::password(target)?;
         let program = ground.find(TOOL, cancel)?.ok_or_else(|| ground.missing(TOOL, PACKAGE))?;
-        let text = Zeroizing::new(format!("password: {}\n", yaml(password.expose()).as_str()));
+        let text = Zeroizing::new(["password: ", &yaml(password.expose()), "\n"].concat());
         let config = match &ground {
             _ if password.is_empty() => Config::None,
             Ground::Host(_) => {
@@ -130,14 +131,15 @@ impl Driver for Mongodb {
 
 /// A text as a double-quoted scalar of YAML.
 fn yaml(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(2 * text.len() + 2));
+    let mut out = Zeroizing::new(String::with_capacity(6 * text.len() + 2));
     out.push('"');
     for c in text.chars() {
         match c {
             '\\' | '"' => out.extend(['\\', c]),
             // Controls, and what YAML takes for a line's end or a byte order mark.
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                // Room for every escape is there: a buffer that grows leaves copies behind.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             other => out.push(other),
         }

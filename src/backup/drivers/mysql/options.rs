@@ -7,15 +7,22 @@ use zeroize::Zeroizing;
 /// The tools read lines into 4096 bytes.
 const LINE_LEN_MAX: usize = 4000;
 
+/// The group, the character set, and what a target says.
+const LINES_MAX: usize = 7;
+
 /// The file's text. Both tools read the group `client`.
 ///
 /// # Errors
 /// What is wrong with the target.
 pub fn text(connection: &Connection, password: &Secret) -> Result<Zeroizing<String>, &'static str> {
-    let mut text = Zeroizing::new("[client]\ndefault-character-set=utf8mb4\n".to_owned());
+    // Room for every line that fits: a buffer that grows leaves copies of the password behind.
+    let mut text = Zeroizing::new(String::with_capacity(LINES_MAX * (LINE_LEN_MAX + 1)));
+    text.push_str("[client]\ndefault-character-set=utf8mb4\n");
     let mut put = |name: &str, value: &str| {
-        let line = Zeroizing::new(format!("{name}={}\n", *quoted(value)));
-        text.push_str(&line);
+        let line = Zeroizing::new([name, "=", &quoted(value), "\n"].concat());
+        if line.len() <= LINE_LEN_MAX {
+            text.push_str(&line);
+        }
         line.len() <= LINE_LEN_MAX
     };
     let mut fits = true;
