@@ -30,8 +30,8 @@ const NAME_LEN: usize = 80;
 pub enum SpoolError {
     /// The guard was reached.
     #[error(
-        "not enough room in {}: {free} bytes are free, the run needs {needed} more and must leave {guard}. Free some space or set backup.spool_dir to a larger file system",
-        dir.display()
+        "not enough room in {}: {free} bytes are free, {}{guard} must stay free. Free some space or set backup.spool_dir to a larger file system",
+        dir.display(), if *needed > 0 { format!("the run needs {needed} more, and ") } else { String::new() }
     )]
     NoRoom {
         /// `backup.spool_dir`

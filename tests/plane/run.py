@@ -21,11 +21,13 @@ import scenarios_backup  # noqa: E402,F401
 import scenarios_chaos  # noqa: E402,F401
 import scenarios_disk  # noqa: E402,F401
 import scenarios_face  # noqa: E402,F401
+import scenarios_faults  # noqa: E402,F401
 import scenarios_format  # noqa: E402,F401
 import scenarios_health  # noqa: E402,F401
 import scenarios_hooks  # noqa: E402,F401
 import scenarios_hostile  # noqa: E402,F401
 import scenarios_link  # noqa: E402,F401
+import scenarios_midway  # noqa: E402,F401
 import scenarios_network  # noqa: E402,F401
 import scenarios_restore  # noqa: E402,F401
 import scenarios_stores  # noqa: E402,F401

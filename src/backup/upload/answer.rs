@@ -152,7 +152,7 @@ pub fn md5_of(answer: &Answer) -> Option<String> {
     let own_key = answer.header("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
         || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some();
     let etag = answer.header("etag").filter(|_| !own_key)?;
-    let value = etag.trim_matches('"').to_ascii_lowercase();
+    let value = etag.trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
     (value.len() == 32 && HEXLOWER.decode(value.as_bytes()).is_ok()).then_some(value)
 }
 
@@ -184,6 +184,7 @@ mod tests {
             md5_of(&answer(&format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\n{more}\r\n")))
         };
         assert_eq!(of(&format!("\"{md5}\""), ""), Some(md5.to_ascii_lowercase()));
+        assert_eq!(of(&format!("W/\"{md5}\""), ""), Some(md5.to_ascii_lowercase()));
         assert_eq!(of(&format!("\"{md5}\""), "x-amz-server-side-encryption: aws:kms\r\n"), None);
         for other in ["\"abc\"", "\"9e107d9d372bb6826bd81d3542a419d6-3\"", &"z".repeat(32)] {
             assert_eq!(of(other, ""), None, "{other}");

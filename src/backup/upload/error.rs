@@ -33,9 +33,9 @@ pub enum UploadError {
         /// What can be done, in parentheses.
         hint: &'static str,
     },
-    /// The store says that the URL's time is over, and nobody gave another one.
+    /// The store says that the URL's time is over, and no other one came that it took.
     #[error(
-        "the store refused the upload to {place}: {answer}: its URL is too old{until}, and the server gave no fresh one: it must sign for longer, or the clocks of server and store differ"
+        "the store refused the upload to {place}: {answer}: its URL is too old{until}, and no fresh one came or helped: the server must sign for longer, or its clock and the store's differ"
     )]
     TooOld {
         /// Host and path.
@@ -113,11 +113,18 @@ pub enum UploadError {
     },
 }
 
+impl UploadError {
+    /// The store knows no such upload in parts, or not any more.
+    pub fn is_no_such_upload(&self) -> bool {
+        matches!(self, Self::Refused { answer, .. } if answer.ends_with(" NoSuchUpload"))
+    }
+}
+
 fn expired_text(place: &str, at: &str, tries: u32, last: &str) -> String {
     match tries {
         0 => format!("the upload URL ({place}) expired at {at}, before the run could begin"),
         1 => format!(
-            "the upload to {place} failed: {last}; its URL expires at {at}, too early for a second try"
+            "the upload to {place} failed: {last}; its URL lives until {at}, too short for a second try"
         ),
         _ => format!(
             "the upload to {place} failed {tries} times until its URL expired at {at}; the last time: {last}"

@@ -4,7 +4,7 @@ use super::answer::{Tried, judge, md5_of};
 use super::fresh::fresh_urls;
 use super::http::{Body, Client, Request, Source};
 use super::place::Place;
-use super::retry::{MAX_AGE_REFUSALS, MAX_MISMATCHES, Tries};
+use super::retry::{MAX_AGE_REFUSALS, MAX_MISMATCHES, Tries, too_late};
 use super::sum::Md5Sum;
 use super::{Options, UploadError};
 use crate::backup::deadline::upload_deadline_ms;
@@ -38,7 +38,7 @@ impl Put {
         let place = Place::new(&order.put_url, options.allow_insecure)?;
         let deadline_ms = upload_deadline_ms(order, unix_ms());
         if unix_ms() >= deadline_ms {
-            return Err(Tries::new(&options.timing).expired(&place.shown, deadline_ms));
+            return Err(too_late(&place.shown, deadline_ms));
         }
         let client = Client::new(place.secure, options)?;
         Ok(Self { order: order.clone(), place, client, options: options.clone() })
@@ -54,7 +54,7 @@ impl Put {
         let file = Arc::new(spool.reader()?);
         let source = Source::File { file, offset: 0, len: packed.size_bytes };
         let mut sum = Md5Sum::of(&source)?;
-        let mut tries = Tries::new(&self.options.timing);
+        let mut tries = Tries::new(&self.options.timing, progress);
         let mut too_old = 0;
         loop {
             tries.count += 1;

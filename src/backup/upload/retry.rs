@@ -2,6 +2,7 @@
 
 use super::{Timing, UploadError};
 use crate::backup::deadline::expiry_text;
+use crate::backup::progress::Progress;
 use crate::model::unix_ms;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::time::Duration;
@@ -15,6 +16,12 @@ pub const MAX_MISMATCHES: u32 = 3;
 /// Fresh URLs that a store finds too old as well: so often in a row, and the clocks differ by more than they live.
 pub const MAX_AGE_REFUSALS: u32 = 3;
 
+/// The URL's life was over before anything began.
+pub fn too_late(place: &str, deadline_ms: u64) -> UploadError {
+    let (place, at) = (place.to_owned(), expiry_text(deadline_ms));
+    UploadError::Expired { place, at, tries: 0, last: String::new() }
+}
+
 /// The tries of one request.
 pub struct Tries {
     waits: ExponentialBackoff,
@@ -26,11 +33,12 @@ pub struct Tries {
     /// How many of them ended with another checksum than ours.
     pub mismatches: u32,
     last: String,
+    progress: Progress,
 }
 
 impl Tries {
     /// None made.
-    pub fn new(timing: &Timing) -> Self {
+    pub fn new(timing: &Timing, progress: &Progress) -> Self {
         let waits = ExponentialBuilder::default()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)
@@ -45,6 +53,7 @@ impl Tries {
             count: 0,
             mismatches: 0,
             last: String::new(),
+            progress: progress.clone(),
         }
     }
 
@@ -62,6 +71,11 @@ impl Tries {
         let in_time = unix_ms().saturating_add(wait_ms) < deadline_ms;
         if in_time {
             tracing::warn!(place, tries = self.count, wait_ms, error = %why, "upload failed, trying again");
+            // The server hears of the first, the second, the fourth ...: a store can be away for hours.
+            if self.count.is_power_of_two() {
+                let fields = vec![("tries", self.count.to_string()), ("error", why.clone())];
+                self.progress.warn("the upload failed and is tried again", fields);
+            }
         }
         self.last = why;
         if in_time {

@@ -151,7 +151,7 @@ async fn tries_end_with_the_life_of_the_url() {
 
     const LATER: Act = Act::Answer("HTTP/1.1 503 Slow Down\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n");
     let sent = send(vec![LATER], 10, Duration::from_secs(30)).await;
-    assert!(sent.result.unwrap_err().contains("too early for a second try"));
+    assert!(sent.result.unwrap_err().contains("too short for a second try"));
     assert!(sent.took < Duration::from_secs(2), "it does not wait for nothing");
 }
 

@@ -11,6 +11,7 @@ use crate::backup::error::RunError;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use md5::{Digest, Md5};
+use std::cell::Cell;
 
 impl Parts {
     /// Has the store put the parts together, and holds its answer against them.
@@ -19,13 +20,16 @@ impl Parts {
     /// [`RunError::Upload`]: the object is not in the store, or it cannot be told.
     pub async fn complete(&self, parts: &[Stored]) -> Result<(), RunError> {
         let source = Source::Memory(Bytes::from(list(parts)));
-        let mut tries = Tries::new(&self.options.timing);
+        let mut tries = Tries::new(&self.options.timing, &self.progress);
         let (mut refused, mut unclear): (Option<Refusal>, _) = (None, 0);
+        // The store had the whole request once, and what it made of it did not come back.
+        let mut in_doubt = false;
         loop {
             let found = self.signed.find(Which::Complete, refused.as_ref()).await;
             let found = found.map_err(|error| tries.why(error))?;
             tries.count += 1;
-            let (why, retry_after) = match self.ask(&source, &found.place).await {
+            let (tried, sent) = self.ask(&source, &found.place).await;
+            let (why, retry_after) = match tried {
                 Tried::Done(answer) => match verdict(&answer.body, parts) {
                     Verdict::Complete => return Ok(()),
                     Verdict::Refused(what) => {
@@ -41,6 +45,11 @@ impl Parts {
                         ("the store's answer says nothing of the object".to_owned(), None)
                     }
                 },
+                // Its parts were taken a moment ago, and only putting them together ends an upload that nobody aborts.
+                Tried::Final(error) if in_doubt && error.is_no_such_upload() => {
+                    tracing::warn!(place = %found.place.shown, tries = tries.count, "the store had put the parts together already: its first answer was lost");
+                    return Ok(());
+                }
                 Tried::Final(error) => return Err(error.into()),
                 Tried::Expired(why) => {
                     refused = Some(found.refusal(why, refused));
@@ -48,6 +57,7 @@ impl Parts {
                 }
                 Tried::Again { why, retry_after, .. } => (why, retry_after),
             };
+            in_doubt |= sent;
             if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
                 let last = tries.expired(&found.place.shown, found.deadline_ms);
                 refused = Some(found.refusal(last, None));
@@ -55,14 +65,18 @@ impl Parts {
         }
     }
 
-    async fn ask(&self, source: &Source, place: &Place) -> Tried {
-        let body = Body::new(source, self.options.rate.clone(), &|_| {});
+    /// How it ended, and whether the store had all of the request.
+    async fn ask(&self, source: &Source, place: &Place) -> (Tried, bool) {
+        let sent = Cell::new(0);
+        let count = |bytes| sent.set(sent.get() + bytes);
+        let body = Body::new(source, self.options.rate.clone(), &count);
         let content_type = place.signs_content_type.then_some("application/xml");
         let request = Request { method: "POST", place, content_type, unasked: true, body };
-        match self.client.send(request).await {
+        let tried = match self.client.send(request).await {
             Ok(answer) => judge(answer, place),
             Err(broken) => Tried::again(broken.0),
-        }
+        };
+        (tried, sent.get() == source.len())
     }
 }
 

@@ -17,7 +17,7 @@ pub use size::Sizes;
 use super::answer::{Tried, judge, md5_of};
 use super::http::{Body, Client, Request, Source};
 use super::place::Place;
-use super::retry::{MAX_MISMATCHES, Tries};
+use super::retry::{MAX_MISMATCHES, Tries, too_late};
 use super::{Options, UploadError};
 use crate::backup::deadline::upload_deadline_ms;
 use crate::backup::error::RunError;
@@ -82,7 +82,7 @@ impl Parts {
         let deadline_ms = upload_deadline_ms(order, unix_ms());
         let place = Place::new(&multipart.complete_url, options.allow_insecure)?;
         if unix_ms() >= deadline_ms {
-            return Err(Tries::new(&options.timing).expired(&place.shown, deadline_ms));
+            return Err(too_late(&place.shown, deadline_ms));
         }
         for url in &multipart.part_urls {
             Place::new(url, options.allow_insecure)?;
@@ -188,7 +188,7 @@ impl Parts {
 
     /// One part, until the store has it.
     async fn send_part(&self, part: Arc<Part>) -> Result<Stored, RunError> {
-        let mut tries = Tries::new(&self.options.timing);
+        let mut tries = Tries::new(&self.options.timing, &self.progress);
         let mut refused: Option<Refusal> = None;
         loop {
             let found = self.signed.find(Which::Part(part.number), refused.as_ref()).await;
@@ -248,7 +248,9 @@ impl Parts {
                 });
             }
         };
-        let Some(etag) = answer.header("etag").filter(|etag| !etag.is_empty()).map(str::to_owned) else {
+        // What compresses on the way makes it weak; the store knows it as it was.
+        let etag = answer.header("etag").map(|etag| etag.trim_start_matches("W/"));
+        let Some(etag) = etag.filter(|etag| !etag.is_empty()).map(str::to_owned) else {
             let what = "it gave no ETag for a part, without which no upload can be completed; let what stands before the store pass it".into();
             return Err(Tried::Final(UploadError::NotCompleted { place: place.shown.clone(), what }));
         };

@@ -134,7 +134,12 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         }
         Some("error in 200") => refused("200", "InternalError", "try again"),
         Some("bad parts") => refused("200", "InvalidPart", "no"),
+        Some("lost answer") => return drop(done(&mut held.lock().unwrap(), &method, part, body)),
+        Some("gone") => refused("404", "NoSuchUpload", "gone"),
         Some(status) => refused(status, "AccessDenied", "no"),
+        None if method == "POST" && held.lock().unwrap().object.is_some() => {
+            refused("404", "NoSuchUpload", "gone")
+        }
         None if stale => refused("403", "AccessDenied", "Request has expired"),
         None => done(&mut held.lock().unwrap(), &method, part, body),
     };
@@ -239,6 +244,8 @@ async fn parts_make_the_object_and_every_fault_costs_one_part_only() {
         ("complete", "500"),
         ("complete", "error in 200"),
         ("complete", "cut"),
+        // Done, and then the line breaks: the next try hears that there is no such upload.
+        ("complete", "lost answer"),
     ];
     let (shop, sent) = run(&faults, 500_000, 100).await;
     let packed = sent.unwrap();
@@ -259,6 +266,7 @@ async fn what_the_store_refuses_is_told_and_given_up() {
         (("part 3", "307"), "redirected"),
         (("complete", "bad parts"), "it answered 200, and in it InvalidPart"),
         (("complete", "404"), "404 AccessDenied"),
+        (("complete", "gone"), "404 NoSuchUpload"),
     ] {
         let (_, sent) = run(&[fault], 500_000, 100).await;
         let text = sent.unwrap_err();
