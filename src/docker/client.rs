@@ -20,11 +20,20 @@ const OLDEST: (u32, u32) = (1, 25);
 pub struct Timing {
     /// For one answer. Engines that start many containers at once are slow.
     pub answer: Duration,
+    /// After so long without a word of a program it is asked after: the end of an output can get lost in an engine.
+    /// Dumps are silent for minutes while they wait for a lock.
+    pub silence: Duration,
+    /// An engine notes a program's end a moment before or after the end of its output.
+    pub settle: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(30) }
+        Self {
+            answer: Duration::from_secs(30),
+            silence: Duration::from_secs(15),
+            settle: Duration::from_secs(5),
+        }
     }
 }
 
@@ -56,6 +65,11 @@ impl Client {
             client.prefix = format!("/v{major}.{minor}");
         }
         Ok(client)
+    }
+
+    /// How long it may take.
+    pub fn timing(&self) -> Timing {
+        self.timing
     }
 
     /// An object of the engine.

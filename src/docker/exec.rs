@@ -52,9 +52,6 @@ pub struct Exec {
     /// Once it has ended.
     #[serde(default)]
     pub exit_code: Option<i64>,
-    /// Its number on the engine's host; 0 where it never had one.
-    #[serde(default)]
-    pub pid: i64,
 }
 
 #[derive(Serialize)]

@@ -199,7 +199,7 @@ fn an_agent_that_may_not_signal_the_tool_ends_it_by_the_containers_shell() {
     let docker = Docker::start();
     let id = docker.container("db", &[]);
     let dir = tempfile::tempdir().unwrap();
-    crate::server::own(dir.path(), "nobody");
+    crate::server::own(dir.path(), "daemon");
     let open = |path: &std::path::Path| {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -222,7 +222,7 @@ fn an_agent_that_may_not_signal_the_tool_ends_it_by_the_containers_shell() {
     )
     .unwrap();
     let backup = || {
-        let mut backup = crate::server::as_user("nobody", env!("CARGO_BIN_EXE_backupy-agent"));
+        let mut backup = crate::server::as_user("daemon", env!("CARGO_BIN_EXE_backupy-agent"));
         backup.args(["backup", "--target", "t1", "--compression", "none", "--config"]).arg(&config);
         backup.arg("--out").arg(dir.path().join("o")).arg("--key-out").arg(dir.path().join("key"));
         backup.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

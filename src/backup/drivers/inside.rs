@@ -17,13 +17,6 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// After so long without a word the engine is asked whether the tool still runs: the end of an output can get lost in
-/// it. Dumps are silent for minutes while they wait for a lock.
-const SILENCE: Duration = Duration::from_secs(15);
-
-/// The engine notes a tool's end a moment before or after the end of its output.
-const END_GRACE: Duration = Duration::from_secs(5);
-
 /// Between two looks at a tool that is ending.
 const END_LOOK: Duration = Duration::from_millis(10);
 
@@ -40,8 +33,6 @@ const BY_SIGNAL: i64 = 128;
 pub struct Running<'a> {
     container: &'a Container,
     exec: ExecId,
-    /// Its number on the engine's host, once it is known.
-    pid: i64,
     is_over: bool,
     tool: &'a str,
     /// With the container, for people.
@@ -69,7 +60,7 @@ impl<'a> Running<'a> {
         program.attach_stdin = call.input().is_some();
         let made = container.until(patience, container.client.create(&container.id, &program));
         let exec = match made {
-            Waited::Done(made) => made.map_err(|cause| container.failed(cause))?,
+            Waited::Done(made) => made.map_err(|cause| container.failed(masked(cause, call)))?,
             Waited::Cancelled => return Err(DumpError::Cancelled),
             Waited::Overdue(how) => return Err(failure(call.title(), &how, "")),
         };
@@ -77,7 +68,6 @@ impl<'a> Running<'a> {
         let mut running = Self {
             container,
             exec,
-            pid: 0,
             is_over: false,
             tool: call.name(),
             name: call.title().to_owned(),
@@ -85,21 +75,17 @@ impl<'a> Running<'a> {
             opening: Vec::new(),
         };
         let client = &container.client;
-        let started = container.until(patience, async {
-            let attached = client.start(&running.exec, call.input()).await?;
-            let pid = client.exec(&running.exec).await.map_or(0, |exec| exec.pid);
-            Ok((attached, pid))
-        });
+        let started = container.until(patience, client.start(&running.exec, call.input()));
         let attached = running.heard(started)?;
-        let (attached, pid) = attached.map_err(|cause| running.not_started(cause))?;
-        running.pid = pid;
+        let attached = attached.map_err(|cause| running.not_started(masked(cause, call)))?;
         Ok(Started { running, attached })
     }
 
     /// Waits for the next words or the end.
     fn listen(&mut self, attached: &mut Attached, patience: Patience<'_>) -> Result<bool, DumpError> {
+        let silence = self.container.client.timing().silence;
         loop {
-            let heard = self.container.until(patience, async { timeout(SILENCE, attached.wait()).await });
+            let heard = self.container.until(patience, async { timeout(silence, attached.wait()).await });
             match self.heard(heard)? {
                 Ok(more) => return more.map_err(|cause| self.broken(&cause)),
                 Err(_) => self.still_runs(patience)?,
@@ -137,7 +123,7 @@ impl<'a> Running<'a> {
 
     /// How it ended, after its output did.
     fn judge(&mut self, patience: Patience<'_>) -> Result<(), DumpError> {
-        let end = Instant::now() + END_GRACE;
+        let end = Instant::now() + self.container.client.timing().settle;
         loop {
             let state = self.state(patience)?;
             match (state.running, state.exit_code) {
@@ -172,15 +158,17 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn ended_with(&self, code: i64) -> DumpError {
-        let opening = String::from_utf8_lossy(&self.opening);
+    fn ended_with(&mut self, code: i64) -> DumpError {
         if NOT_RUN.contains(&code) {
-            let said = if opening.contains("exec") { opening.into_owned() } else { self.tail.text() };
+            let opening = String::from_utf8_lossy(&self.opening);
+            if opening.contains("exec") {
+                self.tail.push(opening.as_bytes());
+            }
+            let said = self.tail.text();
             if is_missing(&said) {
                 return self.missing();
             }
-            let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            return failure(&self.name, &format!("could not be run (status {code})"), said.trim());
+            return failure(&self.name, &format!("could not be run (status {code})"), &said);
         }
         let signal = i32::try_from(code - BY_SIGNAL).ok().and_then(|number| Signal::try_from(number).ok());
         match signal {
@@ -192,9 +180,10 @@ impl<'a> Running<'a> {
     /// Something ended it that was not its own doing: the container's end is the likeliest.
     fn ended_wrongly(&self, how: &str) -> DumpError {
         let container = self.container;
-        let asked = Name::parse(&container.id)
-            .ok()
-            .and_then(|id| container.within(END_GRACE, async { container.client.container(&id).await }));
+        let asked = Name::parse(&container.id).ok().and_then(|id| {
+            container
+                .within(container.client.timing().settle, async { container.client.container(&id).await })
+        });
         let why = match asked {
             Some(Ok(found)) => found.hindrance().map(|hindrance| format!("; the container {hindrance}")),
             Some(Err(error)) if error.is_not_found() => Some("; the container was removed".to_owned()),
@@ -230,7 +219,7 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.container.end(&self.exec, self.pid, &self.name);
+            self.container.end(&self.exec, &self.name);
         }
     }
 }
@@ -304,9 +293,25 @@ fn failure(tool: &str, how: &str, said: &str) -> DumpError {
     DumpError::Tool { tool: tool.to_owned(), how: how.to_owned(), said: said.to_owned() }
 }
 
+/// An engine may repeat what it was asked, the environment too.
+fn masked(cause: docker::Error, call: &Call) -> docker::Error {
+    match cause {
+        docker::Error::Refused { what, status, message } => {
+            let mut words = Tail::new(call.mask());
+            words.push(message.as_bytes());
+            docker::Error::Refused { what, status, message: words.text() }
+        }
+        other => other,
+    }
+}
+
 /// As runc, crun and Podman say it.
 fn is_missing(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
     said.contains("executable file") && said.contains("not found")
         || said.contains("no such file or directory") && said.contains("exec")
 }
+
+#[cfg(test)]
+#[path = "inside_tests.rs"]
+mod tests;

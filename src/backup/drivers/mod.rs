@@ -15,6 +15,8 @@ mod postgres;
 pub mod private;
 mod reader;
 mod redis;
+#[cfg(test)]
+mod scripted_engine;
 mod search;
 mod secret;
 mod sqlite;

@@ -1,28 +1,28 @@
 //! Ending a tool inside a container. Docker has no request for that, and closing the connection does not do it: the tool
 //! would dump on into the void, its locks held.
 //!
-//! Two ways, the first that works:
-//! - By its number on the host, where the agent sees that process, it belongs to the container, and the agent may.
-//! - By a shell of the container that looks for the mark in every process's environment. That also finds what the tool
-//!   started, and what an earlier life of the agent left. No name of anybody's is in that script's text.
+//! Every tool has a mark in its environment that nobody else has. Who has it is looked for in two places:
+//! - among the processes of the host, where the agent may see them and their environment;
+//! - by a shell of the container itself. Nothing of what anybody named is in that script's text.
 //!
-//! TERM, a short grace, KILL. Where neither way works, that is told, and the tool runs to its own end.
+//! Both find what the tool started, and what an earlier life of the agent left. TERM, a short grace, KILL. Where neither
+//! way works, that is told, and the tool runs to its own end.
 
 use super::Container;
 use crate::docker::{ExecId, Program, Stream};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// From TERM to KILL: enough to tell the server, within what a cancelled run has.
 const TERM_GRACE: Duration = Duration::from_millis(400);
 
-/// Between two looks at a tool that is ending.
-const LOOK: Duration = Duration::from_millis(10);
-
 /// After KILL; a paused container's programs end when it goes on.
 const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Between two looks at a tool that is ending.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// For all of it: an engine that hangs must not hold a run's end for ever.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -38,8 +38,8 @@ echo "$n""#;
 
 impl Container {
     /// Ends the tool.
-    pub fn end(&self, exec: &ExecId, pid: i64, tool: &str) {
-        let ended = self.within(LIMIT, self.end_both_ways(exec, pid));
+    pub fn end(&self, exec: &ExecId, tool: &str) {
+        let ended = self.within(LIMIT, self.end_everywhere(exec));
         if ended != Some(true) {
             tracing::warn!(
                 tool,
@@ -50,89 +50,82 @@ impl Container {
 
     /// What an earlier life of the agent left running for this target.
     pub(super) fn end_what_was_left(&self) {
-        match self.within(LIMIT, self.by_shell(Signal::SIGTERM)).flatten() {
-            Some(0) => {}
-            Some(count) => {
-                tracing::info!(container = self.name, count, "ended dump tools that an earlier life left");
-            }
-            None => {
-                tracing::debug!(
-                    container = self.name,
-                    "no shell could look for dump tools of an earlier life"
-                );
-            }
+        let count = self.by_host(Signal::SIGTERM);
+        let count = match count {
+            0 => self.within(LIMIT, self.by_shell(Signal::SIGTERM)).unwrap_or(0),
+            count => count,
+        };
+        if count > 0 {
+            tracing::info!(container = self.name, count, "ended dump tools that an earlier life left");
         }
     }
 
-    async fn end_both_ways(&self, exec: &ExecId, known: i64) -> bool {
+    async fn end_everywhere(&self, exec: &ExecId) -> bool {
         for (signal, grace) in [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, KILL_GRACE)] {
-            let state = self.client.exec(exec).await;
-            if let Ok(state) = &state
-                && !state.running
-            {
-                return true;
-            }
-            let pid = state.map_or(known, |state| state.pid);
-            let by_host = self.by_host(pid, signal);
-            if !by_host {
-                self.by_shell(signal).await;
-            }
-            match self.gone(exec, grace).await {
-                Some(true) => return true,
-                Some(false) => {}
-                // The engine is gone as well: the host alone can be asked.
-                None if !by_host => return false,
-                None => sleep(TERM_GRACE).await,
-            }
-        }
-        !self.is_inside(known)
-    }
-
-    /// Whether the process could be told. Its group, where it leads one: what it started is in it.
-    fn by_host(&self, pid: i64, signal: Signal) -> bool {
-        let Ok(number) = i32::try_from(pid) else { return false };
-        if number <= 1 || !self.is_inside(pid) {
-            return false;
-        }
-        let pid = Pid::from_raw(number);
-        let told = if getpgid(Some(pid)) == Ok(pid) { killpg(pid, signal) } else { kill(pid, signal) };
-        told.is_ok()
-    }
-
-    /// Whether the process of that number is one of this container: an agent in a container of its own sees other
-    /// processes by the same numbers.
-    fn is_inside(&self, pid: i64) -> bool {
-        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-        pid > 1 && groups.is_ok_and(|groups| groups.contains(&self.id))
-    }
-
-    /// How many processes were told; None where the container has no shell.
-    async fn by_shell(&self, signal: Signal) -> Option<u64> {
-        let name = signal.as_str().trim_start_matches("SIG");
-        let program = Program::new(vec!["/bin/sh", "-c", SCRIPT, "sh", &self.mark, name], Vec::new());
-        let exec = self.client.create(&self.id, &program).await.ok()?;
-        let mut attached = self.client.start(&exec, None).await.ok()?;
-        let mut said = String::new();
-        while attached.wait().await.ok()? {
-            while let Some((stream, bytes)) = attached.next().ok()? {
-                if stream == Stream::Stdout && said.len() < 16 {
-                    said.push_str(&String::from_utf8_lossy(&bytes));
+            let told = self.by_host(signal);
+            // One that has not ended and is not seen here: in a container beside the agent's own, or another user's.
+            if told == 0 {
+                match self.client.exec(exec).await {
+                    Ok(state) if !state.running => return true,
+                    Ok(_) => drop(self.by_shell(signal).await),
+                    Err(error) => return error.is_not_found(),
                 }
             }
-        }
-        said.trim().parse().ok()
-    }
-
-    /// Waits until the tool has ended, so long at most; None where the engine does not say.
-    async fn gone(&self, exec: &ExecId, within: Duration) -> Option<bool> {
-        let end = tokio::time::Instant::now() + within;
-        loop {
-            match self.client.exec(exec).await {
-                Ok(state) if !state.running => return Some(true),
-                Ok(_) if tokio::time::Instant::now() >= end => return Some(false),
-                Ok(_) => sleep(LOOK).await,
-                Err(error) => return error.is_not_found().then_some(true),
+            if self.is_gone(exec, grace, told > 0).await {
+                return true;
             }
         }
+        false
+    }
+
+    /// Whether the tool ends within the grace. An engine that does not say has ended itself: then the host is asked.
+    async fn is_gone(&self, exec: &ExecId, grace: Duration, is_seen: bool) -> bool {
+        let end = Instant::now() + grace;
+        loop {
+            let is_gone = match self.client.exec(exec).await {
+                Ok(state) => !state.running,
+                Err(error) => error.is_not_found() || is_seen && self.marked().next().is_none(),
+            };
+            if is_gone || Instant::now() >= end {
+                return is_gone;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// How many processes of this host were told.
+    fn by_host(&self, signal: Signal) -> usize {
+        self.marked().filter(|pid| kill(*pid, signal).is_ok()).count()
+    }
+
+    /// The processes of this host that have the mark, as far as the agent may see.
+    fn marked(&self) -> impl Iterator<Item = Pid> {
+        let mark = self.mark.as_bytes();
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.filter_map(move |number: i32| {
+            let variables = std::fs::read(format!("/proc/{number}/environ")).ok()?;
+            variables.split(|byte| *byte == 0).any(|one| one == mark).then(|| Pid::from_raw(number))
+        })
+    }
+
+    /// How many processes of the container were told; 0 also where it has no shell.
+    async fn by_shell(&self, signal: Signal) -> usize {
+        let name = signal.as_str().trim_start_matches("SIG");
+        let program = Program::new(vec!["sh", "-c", SCRIPT, "sh", &self.mark, name], Vec::new());
+        let said = async {
+            let exec = self.client.create(&self.id, &program).await?;
+            let mut attached = self.client.start(&exec, None).await?;
+            let mut said = String::new();
+            while attached.wait().await? {
+                while let Some((stream, bytes)) = attached.next()? {
+                    if stream == Stream::Stdout && said.len() < 16 {
+                        said.push_str(&String::from_utf8_lossy(&bytes));
+                    }
+                }
+            }
+            Ok::<_, crate::docker::Error>(said)
+        };
+        said.await.ok().and_then(|said| said.trim().parse().ok()).unwrap_or(0)
     }
 }
