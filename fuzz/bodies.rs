@@ -1,7 +1,5 @@
 //! What each fuzz target does with its input, once: `fuzz_targets/` runs it under libFuzzer, `tests/properties/corpus.rs`
 //! replays the committed corpus with it. A body fails by a panic.
-//!
-//! To come: `docker_json`, with the code that reads what the Docker engine answers.
 #![allow(dead_code, unused_imports, reason = "each binary runs one of them")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure is a panic")]
 
@@ -18,6 +16,8 @@ use backupy_agent::channel::frame::FrameError;
 use backupy_agent::channel::guard::FrameGuard;
 use backupy_agent::channel::session::{Action, Mark, Session};
 use backupy_agent::daemon::dump;
+use backupy_agent::docker::{Demux, Name, Stream, read_json};
+use backupy_agent::http::{self, BodyReader};
 use backupy_agent::model::RunRecord;
 use backupy_agent::object::{Opener, Order, Token};
 use backupy_agent::settings::{Sources, load};
@@ -154,6 +154,79 @@ pub fn object_reader(data: &[u8]) {
         }
     }
     let _ = backupy_agent::object::check_ends(&mut std::io::Cursor::new(data), &[7; 32]);
+}
+
+/// What a Docker engine says of its containers and programs, and what somebody calls a container.
+pub fn docker_json(data: &[u8]) {
+    read_json(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(name) = Name::parse(text) {
+        let name = name.to_string();
+        assert!(
+            !name.contains(['/', '?', '#', '%', ' ', '\r', '\n']),
+            "a name that leaves its place in a path: {name}"
+        );
+    }
+}
+
+/// An answer of a Docker engine and the output of a program behind it, in whatever pieces they arrive: the pieces change
+/// nothing, and nothing comes out that did not go in.
+pub fn docker_stream(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else { return };
+    let whole = program(stream, stream.len().max(1));
+    let pieces = program(stream, usize::from(*piece).max(1));
+    assert_eq!(whole, pieces, "the pieces change what is read");
+    assert!(whole.0.len() + whole.1.len() <= stream.len(), "more came out than went in");
+}
+
+/// Its output, its words, and how the reading ended.
+fn program(stream: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>, String) {
+    let (mut out, mut words, mut demux) = (Vec::new(), Vec::new(), Demux::default());
+    let (mut buffer, mut framing, mut is_begun) = (Vec::new(), None, false);
+    for part in stream.chunks(piece) {
+        buffer.extend_from_slice(part);
+        if !is_begun {
+            let (answer, len) = match http::parse(&buffer) {
+                Ok(Some(head)) => head,
+                Ok(None) => continue,
+                Err(error) => return (out, words, error.to_string()),
+            };
+            buffer.drain(..len);
+            is_begun = true;
+            if answer.status != 101 {
+                match BodyReader::new(&answer) {
+                    Ok(reader) => framing = Some(reader),
+                    Err(error) => return (out, words, error.to_string()),
+                }
+            }
+        }
+        let (mut plain, mut pushed) = (Vec::new(), Ok(()));
+        match &mut framing {
+            Some(framing) => pushed = framing.push(&buffer, &mut plain),
+            None => plain.append(&mut buffer),
+        }
+        buffer.clear();
+        let mut rest = plain.as_slice();
+        while !rest.is_empty() {
+            match demux.next(rest) {
+                Ok((taken, found)) => {
+                    assert!(taken > 0, "it stands still");
+                    match found {
+                        Some((Stream::Stdout, bytes)) => out.extend_from_slice(bytes),
+                        Some((Stream::Stderr | Stream::System, bytes)) => words.extend_from_slice(bytes),
+                        None => assert_eq!(taken, rest.len(), "bytes are left without a piece"),
+                    }
+                    rest = &rest[taken..];
+                }
+                Err(error) => return (out, words, error.to_string()),
+            }
+        }
+        if let Err(error) = pushed {
+            return (out, words, error.to_string());
+        }
+    }
+    let may_end = framing.as_ref().is_none_or(BodyReader::may_end);
+    (out, words, format!("{is_begun} {may_end} {:?}", demux.end()))
 }
 
 /// A decryption token as somebody pastes it.

@@ -12,7 +12,7 @@ const MAX_CORPUS_BYTES: u64 = 1024 * 1024;
 type Body = fn(&[u8]);
 
 /// Every target, as it is called in `fuzz/Cargo.toml`.
-const TARGETS: [(&str, Body); 9] = [
+const TARGETS: [(&str, Body); 11] = [
     ("envelope", bodies::envelope),
     ("session", bodies::session),
     ("frame_guard", bodies::frame_guard),
@@ -22,6 +22,8 @@ const TARGETS: [(&str, Body); 9] = [
     ("stored_records", bodies::stored_records),
     ("leaf_page", bodies::leaf_page),
     ("state_file", bodies::state_file),
+    ("docker_json", bodies::docker_json),
+    ("docker_stream", bodies::docker_stream),
 ];
 
 #[test]
