@@ -5,9 +5,10 @@ use crate::common;
 use crate::contract::{Engine, PASSWORD};
 use crate::docker_engine::{Docker, inside};
 use crate::mariadb::Mariadb;
+use crate::mongodb;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
-use crate::run::{CANCEL_LIMIT, Going, Site, Watch, failed, megabytes, timed};
+use crate::run::{CANCEL_LIMIT, Going, Site, Watch, failed, megabytes, script, timed};
 use backupy_agent::model::{RunOutcome, Strategy, TargetSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -246,6 +247,42 @@ fn an_agent_that_may_not_signal_the_tool_ends_it_by_the_containers_shell() {
     nothing_is_left_inside(&id);
     let _ = holder.kill();
     let _ = holder.wait();
+}
+
+/// Its tools read it from their standard input, whoever they run as.
+#[test]
+#[ignore = "needs Docker and the engines' servers: make engines"]
+fn a_password_that_a_tool_wants_in_a_file_reaches_it_by_its_standard_input() {
+    let docker = Docker::start();
+    let site = docker.site();
+    let server = Mariadb::start();
+    server.fill(1 << 20);
+    docker.container("unprivileged", &["--user", "1:1"]);
+    let watch = Watch::for_secret(PASSWORD);
+    site.success(&in_container(server.target(), "unprivileged"));
+
+    // A scripted mongodump: no real one could be had.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let private = mongodb::MONGODUMP.lines().find(|line| line.starts_with("if stat.S_IMODE")).unwrap();
+    let fed = mongodb::MONGODUMP.replace(private, "if file != '/dev/stdin':");
+    let fed = fed.replace(
+        "any(name.startswith('BACKUPY')",
+        "any(name.startswith('BACKUPY') and name != 'BACKUPY_EXEC'",
+    );
+    script(&site.bin(), "mongodump", &fed);
+    mongodb::expect(&site, 20_000, true);
+    let path = format!("PATH={}:/usr/bin", site.bin().display());
+    let id = docker.container("mongo", &["--user", "1:1", "-e", &path]);
+    let target = in_container(mongodb::target(), "mongo");
+    let completed = site.success(&target);
+    watch.end();
+    assert_eq!(completed.engine_version, "MongoDB 7.0.5");
+    let mut wrong = target;
+    wrong.connection.password_ref = "literal:another".into();
+    let error = site.failure(&wrong);
+    assert!(error.contains("authentication failed") && !error.contains("another"), "{error}");
+    nothing_is_left_inside(&id);
 }
 
 /// The contract inside a container, as tests of one engine.

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Writes an archive of so many documents; before that it looks at everything that it was given.
-const MONGODUMP: &str = r#"#!/usr/bin/python3
+pub const MONGODUMP: &str = r#"#!/usr/bin/python3
 import json, os, stat, struct, sys
 
 def document(*fields):
@@ -52,6 +52,12 @@ if expected['whole']:
 fn site(documents: u32, whole: bool) -> Site {
     let site = Site::new(&[]);
     script(&site.bin(), "mongodump", MONGODUMP);
+    expect(&site, documents, whole);
+    site
+}
+
+/// What the script is to be given.
+pub fn expect(site: &Site, documents: u32, whole: bool) {
     let expected = serde_json::json!({
         "password": PASSWORD,
         "documents": documents,
@@ -62,10 +68,9 @@ fn site(documents: u32, whole: bool) -> Site {
         },
     });
     std::fs::write(site.bin().join("expected.json"), expected.to_string()).unwrap();
-    site
 }
 
-fn target() -> TargetSpec {
+pub fn target() -> TargetSpec {
     TargetSpec {
         id: "t1".into(),
         engine: Some(Kind::Mongodb),
