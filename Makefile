@@ -37,7 +37,7 @@ engines: deps ## back up real servers of every engine and restore them (on Debia
 	@$(CARGO) test --test engines -- --ignored --test-threads 2 $(ARGS)
 
 engines-long: deps ## the same with 300 MB a database
-	@ENGINES_MB=300 $(CARGO) test --test engines -- --ignored --test-threads 1 restores_to_the_same
+	@ENGINES_MB=300 $(CARGO) test --test engines -- --ignored --test-threads 1 --nocapture restores_to_the_same for_a_look_and_compared
 
 plane: deps test-binary ## drive the binary from the Python control plane (LONG=1: also what takes minutes)
 	@$(VENV)/python -B tests/plane/run.py --binary $(BINARY) $(ARGS)
@@ -64,6 +64,6 @@ bench: ## the benchmarks (release profile: minutes to build)
 fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (TARGETS="token settings": only these; needs g++)
 	@fuzz/run.sh $(TARGETS)
 
-figures: deps ## measure start, idle and backup of the release binary (15 minutes on a quiet machine)
+figures: deps ## measure start, idle and backups of the release binary (20 minutes on a quiet machine)
 	@$(CARGO) build --release
 	@$(VENV)/python -B scripts/figures.py --binary $(TARGET_DIR)/release/backupy-agent $(ARGS)

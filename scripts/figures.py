@@ -13,6 +13,7 @@ import shutil
 import socket
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "plane
 
 from case import Case, config  # noqa: E402
 from certificates import Authority  # noqa: E402
+from codec import POSTGRESQL  # noqa: E402
 
 MIB = 1024 * 1024
 
@@ -179,13 +181,135 @@ async def backup(binary, root, authority, runs, size):
     await case.finish()
 
 
+class Postgres:
+    """A server of its own on loopback, for this host only and without passwords, with one generated table."""
+
+    def __init__(self, folder):
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
+        if not found:
+            raise SystemExit("figures: no PostgreSQL below /usr/lib/postgresql: run `make deps`")
+        self.programs, self.folder = found[-1].parent, folder / "postgres"
+        self.folder.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+            folder.chmod(0o711)  # ours alone until now; the server's user must come through
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        data = str(self.folder / "data")
+        subprocess.run(self.call("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8",
+                                 "--locale=C.UTF-8", "--no-sync"), check=True, stdout=subprocess.DEVNULL)
+        self.server = subprocess.Popen(
+            self.call("postgres", "-D", data, "-k", str(self.folder), "-p", str(self.port), "-F", "-c",
+                      "listen_addresses=127.0.0.1", "-c", "autovacuum=off", "-c", "max_wal_size=4GB"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            if subprocess.run(self.client("psql", "-c", "select 1"), capture_output=True).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise SystemExit("figures: PostgreSQL did not start")
+
+    def call(self, program, *arguments):
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"] if os.geteuid() == 0 else []
+        return [*user, str(self.programs / program), *arguments]
+
+    def client(self, program, *arguments):
+        return [str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres",
+                *arguments]
+
+    def fill(self, size):
+        """Rows of words, which compress about as well as an application's. The same 16 MB come again and again: far
+        beyond the window of the compressors that are measured."""
+        dice = random.Random(7)
+        words = ["".join(dice.choices("etaoinshrdlucmfwyp", k=dice.randint(2, 9))) for _ in range(20000)]
+        rows = [f"{' '.join(dice.choices(words, k=2))}\t{dice.choice(words)}{dice.randint(1, 999)}@example.com\t"
+                f"{' '.join(dice.choices(words, k=14))}\t{dice.random() * 500:.2f}\n" for _ in range(110_000)]
+        block = "".join(rows).encode()
+        subprocess.run(self.client("psql", "-q", "-c", "create table orders (customer text, email text, note text, "
+                                   "total numeric)"), check=True)
+        copy = subprocess.Popen(self.client("psql", "-q", "-c", "copy orders from stdin"), stdin=subprocess.PIPE)
+        for _ in range(max(1, round(size / len(block)))):
+            copy.stdin.write(block)
+        copy.stdin.close()
+        if copy.wait():
+            raise SystemExit("figures: the table could not be filled")
+        # What the first reader of new rows writes, nobody who is measured shall write.
+        subprocess.run(self.client("psql", "-q", "-c", "vacuum analyze orders"), check=True)
+        subprocess.run(self.client("psql", "-q", "-c", "checkpoint"), check=True)
+
+    def stop(self):
+        self.server.send_signal(3)
+        self.server.wait()
+
+
+async def timed(*command, out=None):
+    before = time.monotonic()
+    process = await asyncio.create_subprocess_exec(*command, stdout=out)
+    if await process.wait():
+        raise SystemExit(f"figures: {command[0]} failed")
+    return time.monotonic() - before
+
+
+async def postgres(binary, root, authority, runs, size):
+    """From RunBackup to BackupCompleted, in turn with pg_dump alone and zstd alone: whichever is slower of the two
+    bounds any backup that dumps and compresses."""
+    case = Case(binary, root / "pg", authority)
+    case.folder.mkdir()
+    server = Postgres(root)
+    try:
+        server.fill(size)
+        sink = Sink()
+        target = {"id": "target-1", "type": POSTGRESQL, "display_name": "figures",
+                  "connection": {"host": "127.0.0.1", "port": server.port, "database": "postgres",
+                                 "username": "postgres"}}
+        job = {"id": "job-1", "target_id": "target-1", "compression": "zstd", "encryption_enabled": True}
+        greet = {"heartbeat": 30, "config": {"version": 1, "jobs": [job], "targets": [target]}}
+        plane, agent, session = await case.pair(greet=greet, BACKUPY_LOG_LEVEL="info", BACKUPY_DEV_ALLOW_INSECURE="true")
+        dump = case.folder / "dump"
+        pg_dump = server.client("pg_dump", "-Fc", "-Z0")
+        ours, dumps, packs, ratios = [], [], [], []
+        for number in range(runs + 1):
+            run = f"run-{number}"
+            url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
+            before = time.monotonic()
+            await session.send("RunBackup", {
+                "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
+                "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 3600) * 1000),
+                                 "final_s3_key": run}}, f"cmd-{number}")
+            done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 3600)
+            mine = time.monotonic() - before
+            with open(os.devnull, "wb") as nothing:
+                dumping = await timed(*pg_dump, out=nothing)
+            if number == 0:
+                with open(dump, "wb") as file:
+                    await timed(*pg_dump, out=file)
+            packing = await timed("zstd", "-3", "-T2", "-q", "-f", "-o", f"{dump}.zst", str(dump))
+            if number == 0:
+                continue  # the first warms the caches for all of them
+            ours.append(mine)
+            dumps.append(dumping)
+            packs.append(packing)
+            ratios.append(mine / max(dumping, packing))
+        peak = agent.memory("VmHWM") / MIB
+        await case.finish()
+    finally:
+        server.stop()
+    packed = Path(f"{dump}.zst").stat().st_size / MIB
+    print(f"PostgreSQL dump of {dump.stat().st_size / 1e6:.0f} MB:  {spread(ours, 's', 2)}")
+    print(f"pg_dump -Fc -Z0:   {spread(dumps, 's', 2)}")
+    print(f"zstd -3 -T2:       {spread(packs, 's', 2)}")
+    print(f"ratio to slower:   {spread(ratios, 'times', 2)}")
+    print(f"stored:            {done['size_bytes'] / MIB:.0f} MiB sealed, {packed:.0f} MiB by zstd alone")
+    print(f"peak memory:       {peak:.1f} MiB RSS over all {runs + 1} runs", flush=True)
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", required=True)
-    parser.add_argument("--only", choices=["start", "idle", "backup"])
+    parser.add_argument("--only", choices=["start", "idle", "backup", "postgres"])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--minutes", type=int, default=3)
     parser.add_argument("--size-mb", type=int, default=507)
+    parser.add_argument("--postgres-mb", type=int, default=300, help="3000 for the long form")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="backupy-figures-"))
     authority = Authority(root / "authority")
@@ -197,6 +321,8 @@ async def main():
             await idle(binary, root, authority, options.minutes)
         if options.only in (None, "backup"):
             await backup(binary, root, authority, options.runs, options.size_mb * 10**6)
+        if options.only in (None, "postgres"):
+            await postgres(binary, root, authority, options.runs, options.postgres_mb * 10**6)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -18,4 +18,5 @@ mod redis;
 mod restored;
 mod run;
 mod server;
+mod sqlite;
 mod store;

@@ -1,7 +1,7 @@
 //! MariaDB, and what of MySQL can be tried with it.
 
 use crate::contract::{self, Engine, PASSWORD, USER};
-use crate::restored::Restorable;
+use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds, tool};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
@@ -216,6 +216,14 @@ fn a_target_without_a_database_is_the_whole_server() {
     fed(&mut client(second.0.dir.path()), &site.opened());
     assert_eq!(second.digest(), source.digest());
     assert_eq!(second.sql("SELECT a, NEXTVAL(other.s) FROM other.o"), "5\t100\n");
+
+    // A dump brings the accounts of its server, and still a restored one can be asked.
+    source.sql("SET PASSWORD FOR root@localhost = PASSWORD('theirs')");
+    target.connection.password_ref = "literal:theirs".into();
+    target.connection.host = source.0.dir.path().join("s").display().to_string();
+    target.connection.strategy = Strategy::UnixSocket;
+    let told = look_at(&site, site.success(&target), "MariaDB 1");
+    assert_eq!(told["restored"]["tables"]["other.o"], 1, "{told}");
 }
 
 #[test]

@@ -97,6 +97,9 @@ fn a_scripted_mongodump_gets_what_it_needs_and_nothing_else() {
     assert_eq!(completed.engine_version, "MongoDB 7.0.5");
     let dump = std::fs::read(site.opened()).unwrap();
     assert!(dump.starts_with(&[0x6d, 0xe2, 0x99, 0x81]) && dump.ends_with(&[0xff; 4]));
+    let (code, told, said) = crate::restored::look_fails(&site, completed);
+    assert_eq!((code, &told["error"]), (69, &"not_restorable".into()), "{said}");
+    assert!(said.contains("a dump of MongoDB"), "{said}");
 }
 
 #[test]

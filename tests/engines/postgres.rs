@@ -1,7 +1,7 @@
 //! PostgreSQL.
 
 use crate::contract::{Engine, NAME, PASSWORD, USER};
-use crate::restored::Restorable;
+use crate::restored::{Restorable, look_at, look_fails};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
@@ -234,4 +234,59 @@ fn a_missing_database_is_told_in_the_tools_own_words() {
     target.connection.database = "nothing here".into();
     let error = site.failure(&target);
     assert!(error.contains("database \"nothing here\" does not exist"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn databases_of_every_kind_are_restored_for_a_look() {
+    let server = Postgres::start();
+    let site = Site::new(&Postgres::tools());
+    let root = |database: &str| {
+        let mut target = server.socket_target();
+        target.connection.database = database.into();
+        target.connection.username = "postgres".into();
+        target.connection.password_ref = "".into();
+        target
+    };
+    // Names and rows come in the encoding of their database; in the last one that is no encoding at all.
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = encoding.to_lowercase();
+        let make = "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+        server.sql("postgres", &format!("CREATE DATABASE {name} ENCODING '{encoding}' {make}"));
+        let table = "\"t\u{e4}\"";
+        server.sql(
+            &name,
+            &format!(
+                "SET client_encoding = 'UTF8'; CREATE TABLE {table}(a text);
+                 INSERT INTO {table} VALUES ('\u{fc}' || chr(10)), ('\\.')"
+            ),
+        );
+        let told = look_at(&site, site.success(&root(&name)), "PostgreSQL ");
+        assert_eq!(told["restored"]["rows"], 2, "{told}");
+    }
+    // Roles are not in a dump; partitions are tables of their own; a table may have no columns.
+    server.sql("postgres", "CREATE DATABASE kinds");
+    server.sql(
+        "kinds",
+        "CREATE ROLE clerk; CREATE TABLE t(a int); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY p ON t TO clerk USING (a > 1); INSERT INTO t VALUES (1), (2); ALTER TABLE t OWNER TO clerk;
+         CREATE TABLE parts(a int) PARTITION BY LIST (a); CREATE TABLE part1 PARTITION OF parts FOR VALUES IN (1);
+         INSERT INTO parts VALUES (1), (1);
+         CREATE TABLE bare(); INSERT INTO bare DEFAULT VALUES; INSERT INTO bare DEFAULT VALUES",
+    );
+    let told = look_at(&site, site.success(&root("kinds")), "PostgreSQL ");
+    let expected = serde_json::json!({"public.t": 2, "public.part1": 2, "public.bare": 2});
+    assert_eq!(told["restored"]["tables"], expected);
+    assert!(
+        told["restored"]["remarks"][0].as_str().unwrap().starts_with("1 statements name a role"),
+        "{told}"
+    );
+    // A table that would not take its own rows any more: the backup is authentic, and does not restore.
+    let check =
+        |result: &str| format!("FUNCTION ok(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT {result}'");
+    let (good, bad) = (check("true"), check("false"));
+    server.sql("kinds", &format!("CREATE {good}; ALTER TABLE t ADD CHECK (ok(a)); CREATE OR REPLACE {bad}"));
+    let (code, told, said) = look_fails(&site, site.success(&root("kinds")));
+    assert_eq!((code, &told["error"]), (65, &"database_broken".into()), "{said}");
+    assert!(said.contains("violates check constraint"), "{said}");
 }

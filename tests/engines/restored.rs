@@ -4,7 +4,7 @@ use crate::common::process::{BINARY, command};
 use crate::common::{self, Agent};
 use crate::contract::Engine;
 use crate::run::{Site, command_lines, megabytes, timed};
-use backupy_agent::model::Completed;
+use backupy_agent::model::{Completed, Manifest};
 use data_encoding::BASE64;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -45,7 +45,10 @@ impl<'a> Look<'a> {
 
     /// As `backup --json` tells it.
     fn note(&self, name: &str) {
-        let told = serde_json::json!({ "ok": true, "manifest": self.completed.manifest });
+        // Of a dump that was not counted there is none.
+        let none = Manifest { tables: 0, rows: 0, digest: String::new(), largest: Vec::new() };
+        let manifest = self.completed.manifest.clone().unwrap_or(none);
+        let told = serde_json::json!({ "ok": true, "manifest": manifest });
         fs::write(self.site.dir.path().join(name), told.to_string()).unwrap();
     }
 
@@ -78,6 +81,26 @@ impl<'a> Look<'a> {
     }
 }
 
+/// One good look at a run's object; gives what was told.
+#[track_caller]
+pub fn look_at(site: &Site, completed: Completed, version: &str) -> Value {
+    let look = Look::new(site, completed);
+    let rows = look.completed.manifest.clone().expect("the run counted").rows;
+    let ((code, told, said), took) = timed(|| look.run(&mut look.verify("manifest")));
+    println!("{version} looked at in {took:.1?}: {rows} rows, {} bytes of dump", told["content_bytes"]);
+    assert_eq!((code, &told["ok"]), (0, &true.into()), "{said}");
+    assert_eq!(told["restored"]["rows"], rows, "{told}");
+    assert!(told["restored"]["engine"].as_str().unwrap().starts_with(version), "{told}");
+    assert!(told["manifest"].as_str().unwrap().ends_with("manifest"), "{told}");
+    told
+}
+
+/// A look that ends otherwise: the exit code, what was told, and what was said.
+pub fn look_fails(site: &Site, completed: Completed) -> (i32, Value, String) {
+    let look = Look::new(site, completed);
+    look.run(&mut look.verify("manifest"))
+}
+
 /// Good, and each way of being bad.
 pub fn a_backup_is_restored_for_a_look_and_compared<E: Restorable>() {
     let source = E::start();
@@ -87,13 +110,8 @@ pub fn a_backup_is_restored_for_a_look_and_compared<E: Restorable>() {
     let (tables, rows) = source.size();
     let noted = look.completed.manifest.clone().expect("the run counted");
     assert_eq!((noted.tables, noted.rows), (tables, rows), "{noted:?}");
-    let ((code, told, said), took) = timed(|| look.run(&mut look.verify("manifest")));
-    println!("{} looked at in {took:.1?}: {rows} rows", E::VERSION);
-    assert_eq!((code, &told["ok"]), (0, &true.into()), "{said}");
-    assert_eq!(told["restored"]["rows"], rows, "{told}");
+    let told = look_at(&site, look.completed.clone(), E::VERSION);
     assert_eq!(told["restored"]["tables"].as_object().unwrap().len() as u64, tables, "{told}");
-    assert!(told["restored"]["engine"].as_str().unwrap().starts_with(E::VERSION), "{told}");
-    assert!(told["manifest"].as_str().unwrap().ends_with("manifest"), "{told}");
 
     if let Some((program, package)) = E::NEEDED {
         let mut without = look.verify("manifest");

@@ -1,7 +1,7 @@
 //! PostgreSQL: a cluster of its own, reachable by a socket in its own directory and by nothing else.
 //!
-//! Roles belong to the server and are in no dump of a database: owners and privileges are left out, everything else is
-//! restored, and the first error ends it.
+//! Roles belong to the server and are in no dump of a database: owners and privileges are left out, and a statement that
+//! names a role (a policy, a user mapping) may fail for that reason. Any other error is one.
 
 use super::super::super::opening::Failure;
 use super::place::Place;
@@ -22,6 +22,14 @@ const SUPERUSER: &str = "postgres";
 
 /// On this signal the server and everything it started ends, and gives its shared memory back.
 const END: Signal = Signal::SIGQUIT;
+
+/// How pg_restore begins to tell of an error, and what it says of a role that is not there.
+const ERROR: &str = "pg_restore: error:";
+const ROLE: &str = "ERROR:  role \"";
+const MISSING: &str = "\" does not exist";
+
+/// More errors help nobody.
+const SHOWN_ERRORS: usize = 3;
 
 /// Kept of the dump until its encoding is known, which stands in its first entry.
 const HEAD_LEN: usize = 1024 * 1024;
@@ -102,13 +110,7 @@ impl Postgres {
         let made = server::answer(psql(place, programs, "postgres").args(["-c", &sql]));
         made.map_err(|how| failed("psql", how))?;
         let mut command = server::program(place, programs.join("pg_restore"), "KILL");
-        at(&mut command, place).args([
-            "--exit-on-error",
-            "--no-owner",
-            "--no-privileges",
-            "--dbname",
-            DATABASE,
-        ]);
+        at(&mut command, place).args(["--no-owner", "--no-privileges", "--dbname", DATABASE]);
         let mut restoring = Running::fed(place, "pg_restore", command)?;
         let written = restoring.write(&std::mem::take(&mut self.head));
         self.restoring = Some(restoring);
@@ -118,14 +120,39 @@ impl Postgres {
     /// pg_restore has ended in the middle: it says why.
     fn refused(&mut self) -> Failure {
         let how = self.restoring.as_mut().and_then(|restoring| restoring.wait().err());
-        let how = how.unwrap_or_else(|| "ended before the dump did".to_owned());
+        self.judged(&how.unwrap_or_else(|| "ended before the dump did".to_owned()))
+    }
+
+    /// Its first errors: those that follow may follow from them.
+    fn judged(&self, how: &str) -> Failure {
+        let mut errors = self.errors().unwrap_or_default();
+        errors.truncate(SHOWN_ERRORS);
+        let how = if errors.is_empty() { format!("pg_restore {how}") } else { errors.join("; ") };
         if how.contains("unsupported version") {
-            return failed(
-                "pg_restore",
-                format!("{how}; the dump is of a newer PostgreSQL: install its package here"),
+            let how = format!(
+                "did not read it: {how}; the dump is of a newer PostgreSQL: install its package here"
             );
+            return failed("pg_restore", how);
         }
-        Failure::Restored(format!("pg_restore {how}"))
+        Failure::Restored(how)
+    }
+
+    fn errors(&self) -> Option<Vec<String>> {
+        self.restoring.as_ref()?.lines_with(ERROR)
+    }
+
+    /// Waits for the end of pg_restore; what it left out for want of a role is only told.
+    fn restored(&mut self) -> Result<Vec<String>, Failure> {
+        let Some(Err(how)) = self.restoring.as_mut().map(Running::wait) else { return Ok(Vec::new()) };
+        let errors = self.errors().unwrap_or_default();
+        let for_a_role = |error: &String| error.contains(ROLE) && error.contains(MISSING);
+        if errors.is_empty() || !errors.iter().all(for_a_role) {
+            return Err(self.judged(&how));
+        }
+        Ok(vec![format!(
+            "{} statements name a role, and roles are not in a backup of a database: they were left out",
+            errors.len()
+        )])
     }
 }
 
@@ -147,9 +174,7 @@ impl Restorer for Postgres {
         if self.restoring.is_none() {
             self.begin("UTF8")?;
         }
-        if self.restoring.as_mut().is_some_and(|restoring| restoring.wait().is_err()) {
-            return Err(self.refused());
-        }
+        let remarks = self.restored()?;
         let Self { place, programs, .. } = self;
         let asked = |mut command: Command| server::answer(&mut command).map_err(|how| failed("psql", how));
         let mut version = psql(place, programs, DATABASE);
@@ -175,7 +200,7 @@ impl Restorer for Postgres {
             }
         }
         self.server.end_with(END);
-        Ok(Found { engine, tally, foreign, expired: None, remarks: Vec::new() })
+        Ok(Found { engine, tally, foreign, expired: None, remarks })
     }
 }
 

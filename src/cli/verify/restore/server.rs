@@ -24,6 +24,9 @@ const STOP_GRACE: Duration = Duration::from_secs(30);
 /// After which it is killed, when nobody needs its data.
 const KILL_GRACE: Duration = Duration::from_secs(3);
 
+/// Of what a program said, where all of it matters.
+const LOG_BYTES: u64 = 1024 * 1024;
+
 /// The end of what a program said, and of that the last lines.
 const SAID_BYTES: u64 = 4096;
 const SAID_LINES: usize = 4;
@@ -180,6 +183,16 @@ impl Running {
 
     fn told(&self, status: ExitStatus) -> String {
         format!("ended with {status}{}", self.said())
+    }
+
+    /// The lines of what it said that have that text; None where it said too much to tell.
+    pub fn lines_with(&self, text: &str) -> Option<Vec<String>> {
+        let mut bytes = Vec::new();
+        let read =
+            File::open(&self.log).and_then(|file| file.take(LOG_BYTES).read_to_end(&mut bytes)).ok()?;
+        let said = String::from_utf8_lossy(&bytes);
+        let found = said.lines().filter(|line| line.contains(text)).map(lines).collect();
+        ((read as u64) < LOG_BYTES).then_some(found)
     }
 
     /// The end of what it said.
