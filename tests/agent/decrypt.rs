@@ -326,3 +326,37 @@ fn memory_stays_flat_whatever_the_object_says() {
     child.stdin.take().unwrap().write_all(&object[object.len() / 2..]).unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn what_cannot_be_restored_for_a_look_is_told_and_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap();
+    let text = b"an application's own export".to_vec();
+    let archive = [&[0x6d, 0xe2, 0x99, 0x81], &text[..]].concat();
+    let cut = b"SQLite format 3\0\x10\x00".to_vec();
+    // Of a kind that is not known, of MongoDB, and half a file; behind that, a tampered object is told as such.
+    for (content, code, error) in [
+        (text, 69, "not_restorable"),
+        (archive, 69, "not_restorable"),
+        (cut, 65, "database_broken"),
+        (Vec::new(), 69, "not_restorable"),
+    ] {
+        let desk = Desk::of(&seal(&content));
+        let output = desk.verify(&["--json", "--restore", "--restore-dir", dir]);
+        assert_code(&output, code);
+        assert_eq!(json_of(&output)["error"], error);
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "something is left");
+        desk.assert_nothing_left();
+    }
+    let mut object = seal(&content());
+    let last = object.len() - 10;
+    object[last] ^= 1;
+    let output = Desk::of(&object).verify(&["--json", "--restore", "--restore-dir", dir]);
+    assert_code(&output, 65);
+    assert_eq!(json_of(&output)["error"], "authentication_failed");
+    let nowhere = Desk::of(&seal(b"x")).verify(&["--restore", "--restore-dir", "/not/there/at/all"]);
+    assert_code(&nowhere, 69);
+    let without = Desk::of(&seal(b"x")).verify(&["--manifest", "file"]);
+    assert_code(&without, 64);
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "something is left");
+}

@@ -4,6 +4,7 @@
 use crate::model::{Manifest, TableRows};
 use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// A database with more tables is backed up without a manifest: counting must not cost memory that grows with it.
@@ -83,7 +84,7 @@ impl Tally {
         }
         let mut largest: Vec<_> =
             self.rows.iter().map(|(name, rows)| TableRows { name: name.clone(), rows: *rows }).collect();
-        largest.sort_by(|a, b| b.rows.cmp(&a.rows));
+        largest.sort_by_key(|table| Reverse(table.rows));
         largest.truncate(Manifest::MAX_NAMED);
         let mut bytes = 0;
         largest.retain(|table| {

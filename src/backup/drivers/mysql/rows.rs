@@ -59,8 +59,8 @@ impl Rows {
         while !bytes.is_empty() {
             let used = match self.at {
                 At::Head => self.head(bytes),
-                At::Line => self.to_line_end(bytes, At::Head),
-                At::Row => self.to_line_end(bytes, At::RowStart),
+                At::Line => self.skip_line(bytes, At::Head),
+                At::Row => self.skip_line(bytes, At::RowStart),
                 At::Columns { quoted } => self.columns(bytes, quoted),
                 At::Values(left) => self.values(bytes, left),
                 At::Tuples { depth, quote, escaped } => self.tuples(bytes, depth, quote, escaped),
@@ -92,7 +92,7 @@ impl Rows {
         self.at = At::Head;
     }
 
-    fn to_line_end(&mut self, bytes: &[u8], next: At) -> usize {
+    fn skip_line(&mut self, bytes: &[u8], next: At) -> usize {
         match memchr(b'\n', bytes) {
             Some(at) => {
                 self.at = next;

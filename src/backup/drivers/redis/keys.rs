@@ -206,9 +206,10 @@ impl Keys {
 
     /// Puts a task back that has something left.
     fn again(&mut self, task: Task) {
-        match task {
-            Task::Skip(0) | Task::Strings(0) | Task::Numbers(0) | Task::Each(_, 0) => {}
-            task => self.tasks.push(task),
+        let is_through =
+            matches!(task, Task::Skip(0) | Task::Strings(0) | Task::Numbers(0) | Task::Each(_, 0));
+        if !is_through {
+            self.tasks.push(task);
         }
     }
 
@@ -286,7 +287,14 @@ impl Keys {
                 5 => self.then(&[Task::Strings(1), Task::ModulePart]),
                 _ => self.given_up = true,
             },
-            of => self.again(Task::Each(of, number)),
+            Of::Scores
+            | Of::OldScores
+            | Of::Nodes
+            | Of::TimedFields
+            | Of::Groups(_)
+            | Of::Pending
+            | Of::Consumers(_)
+            | Of::ConsumerPending => self.again(Task::Each(of, number)),
         }
     }
 
