@@ -87,6 +87,9 @@ pub fn restore(
         Err(Failure::Write(cause)) => return Err(feed.failure.take().unwrap_or(Failure::Write(cause))),
         Err(failure) => return Err(failure),
     };
+    if let Some(failure) = feed.failure.take() {
+        return Err(failure);
+    }
     let (restored, counted) = feed.end()?;
     Ok((report, restored, counted))
 }
@@ -177,12 +180,18 @@ impl<'a> Feed<'a> {
 
 impl Write for Feed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.take(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(failure) => {
-                self.failure = Some(failure);
-                Err(io::Error::other("the dump could not be handed on"))
-            }
+        if self.failure.is_some() {
+            return Ok(bytes.len());
+        }
+        let Err(failure) = self.take(bytes) else { return Ok(bytes.len()) };
+        let is_backups_own = matches!(failure, Failure::Restored(_));
+        self.failure = Some(failure);
+        self.going = None;
+        // Then the object is read to its end all the same: what is wrong with the object itself is said first.
+        if is_backups_own {
+            Ok(bytes.len())
+        } else {
+            Err(io::Error::other("the dump could not be handed on"))
         }
     }
 
