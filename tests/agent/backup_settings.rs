@@ -1,12 +1,16 @@
 //! `backup` keeps to what the daemon's runs keep to: proxy, niceness, rates, levels; from file, environment and flags.
 
 use super::backup_cli::{Host, code, output, text};
+use crate::common::{Agent, eventually};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// A proxy, and behind it the store of whatever name: takes one tunnel and one PUT. Gives the first line and the
 /// number of bytes that the store got.
@@ -150,5 +154,23 @@ fn rates_and_levels_of_the_settings_are_kept() {
         "backup.nice (--nice): 20 is not in 0 to 19",
     ] {
         assert!(text(&wrong.stderr).contains(fault), "{wrong:?}");
+    }
+}
+
+#[test]
+fn zstd_has_as_many_workers_as_the_settings_say() {
+    for threads in [1, 3] {
+        let host = Host::new();
+        let count = threads.to_string();
+        let flags =
+            ["--out", "x", "--key-out", "k", "--threads", &count, "--max-read-bytes-per-sec", "128 KiB"];
+        let going = Agent::spawn(host.backup("shop", &flags));
+        // Workers have the name of the thread that made them.
+        let packing = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", going.pid())).unwrap().flatten();
+            let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+            names.filter(|name| name == "run-pack\n").count()
+        };
+        eventually("the workers are there", SOON, || (packing() == threads + 1).then_some(()));
     }
 }

@@ -2,13 +2,13 @@
 //! programs mounted, and reach a server of this machine by its network. The site of the run has no tools at all.
 
 use crate::common;
-use crate::contract::{Engine, PASSWORD};
+use crate::contract::{Database, Engine, PASSWORD};
 use crate::docker_engine::{Docker, inside};
 use crate::mariadb::Mariadb;
-use crate::mongodb;
+use crate::mongodb::Mongodb;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
-use crate::run::{CANCEL_LIMIT, Going, Site, Watch, failed, megabytes, script, timed};
+use crate::run::{CANCEL_LIMIT, Going, Site, Watch, failed, megabytes, timed};
 use backupy_agent::model::{RunOutcome, Strategy, TargetSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -264,17 +264,12 @@ fn a_password_that_a_tool_wants_in_a_file_reaches_it_by_its_standard_input() {
     // A scripted mongodump: no real one could be had.
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let private = mongodb::MONGODUMP.lines().find(|line| line.starts_with("if stat.S_IMODE")).unwrap();
-    let fed = mongodb::MONGODUMP.replace(private, "if file != '/dev/stdin':");
-    let fed = fed.replace(
-        "any(name.startswith('BACKUPY')",
-        "any(name.startswith('BACKUPY') and name != 'BACKUPY_EXEC'",
-    );
-    script(&site.bin(), "mongodump", &fed);
-    mongodb::expect(&site, 20_000, true);
+    std::fs::copy(&Mongodb::tools()[0], site.bin().join("mongodump")).unwrap();
+    let server = Mongodb::start();
+    server.fill(4 << 20);
     let path = format!("PATH={}:/usr/bin", site.bin().display());
     let id = docker.container("mongo", &["--user", "1:1", "-e", &path]);
-    let target = in_container(mongodb::target(), "mongo");
+    let target = in_container(server.target(), "mongo");
     let completed = site.success(&target);
     watch.end();
     assert_eq!(completed.engine_version, "MongoDB 7.0.5");

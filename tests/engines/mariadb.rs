@@ -1,6 +1,6 @@
 //! MariaDB, and what of MySQL can be tried with it.
 
-use crate::contract::{self, Engine, PASSWORD, USER};
+use crate::contract::{self, Database, Engine, PASSWORD, USER};
 use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds, tool};
@@ -8,13 +8,13 @@ use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-crate::contract!(Mariadb, "Access denied");
+crate::contract!(served Mariadb, "Access denied");
 crate::restored!(Mariadb);
 
 pub struct Mariadb(Server);
 
-/// Without quotes: mariadb-dump selects a database that has routines or events by its escaped name, and finds none. A
-/// database with quotes in its name has a test of its own.
+/// Without quotes: mariadb-dump selects a database that has events by its escaped name, and finds none. A database
+/// with quotes in its name has a test of its own.
 const NAME: &str = "-d `q` a=b \u{fc}\u{4e16}%";
 
 fn client(dir: &Path) -> Command {
@@ -42,10 +42,8 @@ impl Mariadb {
     }
 }
 
-impl Engine for Mariadb {
+impl Database for Mariadb {
     const VERSION: &'static str = "MariaDB 1";
-    const TOOL: &'static str = "mariadb-dump";
-    const PACKAGE: &'static str = "mariadb-client";
 
     fn start() -> Self {
         let server = Server::start(
@@ -135,6 +133,11 @@ impl Engine for Mariadb {
             },
         }
     }
+}
+
+impl Engine for Mariadb {
+    const TOOL: &'static str = "mariadb-dump";
+    const PACKAGE: &'static str = "mariadb-client";
 
     fn socket_target(&self) -> TargetSpec {
         let mut target = self.target();
@@ -186,7 +189,8 @@ fn a_database_with_quotes_in_its_name_is_dumped() {
     let make = format!("CREATE DATABASE {name}; USE {name}");
     let source = Mariadb::start();
     source.sql(&format!(
-        "{make}; CREATE TABLE a(b INT); INSERT INTO a VALUES(5); CREATE VIEW c AS SELECT * FROM a"
+        "{make}; CREATE TABLE a(b INT); INSERT INTO a VALUES(5); CREATE VIEW c AS SELECT * FROM a;
+         CREATE FUNCTION f() RETURNS INT RETURN 42"
     ));
     let mut target = source.target();
     target.connection.database = contract::NAME.into();
@@ -197,7 +201,12 @@ fn a_database_with_quotes_in_its_name_is_dumped() {
     let second = Mariadb::start();
     second.sql(&make);
     fed(client(second.0.dir.path()).arg(format!("--database={}", contract::NAME)), &site.opened());
-    assert_eq!(second.sql(&format!("SELECT * FROM {name}.c")), "5\n");
+    assert_eq!(second.sql(&format!("SELECT *, {name}.f() FROM {name}.c")), "5\t42\n");
+
+    // With an event in it the tool itself fails, and never leaves the event out.
+    source.sql(&format!("USE {name}; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1"));
+    let error = site.failure(&target);
+    assert!(error.contains("Unknown database") && error.contains("in its name"), "{error}");
 }
 
 #[test]

@@ -1,136 +1,127 @@
-//! MongoDB. No server of it can be had where these tests run: a scripted mongodump checks what it is given and writes an
-//! archive after the format's description. What a real one does with these arguments is not tried here.
+//! MongoDB. No server of it can be had where these tests run: a scripted mongodump checks what it is given, asks a scripted
+//! server, and writes an archive after the format's description. What a real one does with these arguments is not tried
+//! here.
 
-use crate::contract::{NAME, PASSWORD, USER};
-use crate::run::{CANCEL_LIMIT, Site, Watch, failed, script, timed};
-use backupy_agent::model::{Connection, Engine as Kind, RunOutcome, Strategy, TargetSpec};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::contract::{Database, Engine, NAME, PASSWORD, USER};
+use crate::run::Site;
+use crate::server::{Server, as_user};
+use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
-/// Writes an archive of so many documents; before that it looks at everything that it was given.
-pub const MONGODUMP: &str = r#"#!/usr/bin/python3
-import json, os, stat, struct, sys
+crate::contract!(served Mongodb, "authentication failed");
 
-def document(*fields):
-    body = b''
-    for name, value in fields:
-        if isinstance(value, bool):
-            body += b'\x08' + name.encode() + b'\0' + bytes([value])
-        elif isinstance(value, int):
-            body += b'\x12' + name.encode() + b'\0' + struct.pack('<q', value)
-        else:
-            text = value.encode()
-            body += b'\x02' + name.encode() + b'\0' + struct.pack('<i', len(text) + 1) + text + b'\0'
-    return struct.pack('<i', len(body) + 5) + body + b'\0'
+pub struct Mongodb(Server);
 
-def refuse(why):
-    sys.exit('Failed: ' + why)
+/// What a document of the scripts takes in an archive, about.
+const DOCUMENT_LEN: u64 = 290;
 
-given = dict(arg[2:].partition('=')[::2] for arg in sys.argv[1:])
-expected = json.load(open(os.path.join(os.path.dirname(sys.argv[0]), 'expected.json')))
-file = given.pop('config')
-if stat.S_IMODE(os.stat(file).st_mode) != 0o600 or stat.S_IMODE(os.stat(os.path.dirname(file)).st_mode) != 0o700:
-    refuse('its file is not private')
-line = open(file, encoding='utf-8').read()
-if json.loads(line.split(': ', 1)[1]) != expected['password']:
-    refuse('authentication failed for ' + line)
-if given != expected['given']:
-    refuse('arguments ' + repr(given))
-if any(name.startswith('BACKUPY') or name == 'CREDENTIALS_DIRECTORY' for name in os.environ):
-    refuse('the agent\'s environment')
-out, end = sys.stdout.buffer, b'\xff' * 4
-out.write(b'\x6d\xe2\x99\x81' + document(('version', '0.1'), ('server_version', '7.0.5'), ('tool_version', '100.9')))
-out.write(document(('db', 'd'), ('collection', 'c'), ('metadata', '{}')) + end)
-out.write(document(('db', 'd'), ('collection', 'c'), ('EOF', False), ('CRC', 0)))
-for n in range(expected['documents']):
-    out.write(document(('_id', n), ('text', '%064d' % (n * 2654435761) * 4)))
-out.write(end)
-if expected['whole']:
-    out.write(document(('db', 'd'), ('collection', 'c'), ('EOF', True), ('CRC', 7)) + end)
-"#;
-
-fn site(documents: u32, whole: bool) -> Site {
-    let site = Site::new(&[]);
-    script(&site.bin(), "mongodump", MONGODUMP);
-    expect(&site, documents, whole);
-    site
+fn scripted(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/scripted").join(name)
 }
 
-/// What the script is to be given.
-pub fn expect(site: &Site, documents: u32, whole: bool) {
-    let expected = serde_json::json!({
-        "password": PASSWORD,
-        "documents": documents,
-        "whole": whole,
-        "given": {
-            "archive": "", "host": "-h evil", "port": "27018", "username": USER,
-            "authenticationDatabase": "admin", "db": NAME,
-        },
-    });
-    std::fs::write(site.bin().join("expected.json"), expected.to_string()).unwrap();
+impl Database for Mongodb {
+    const VERSION: &'static str = "MongoDB 7.0.5";
+
+    fn start() -> Self {
+        let expected = serde_json::json!({
+            "archive": "", "username": USER, "authenticationDatabase": "admin", "db": NAME, "password": PASSWORD,
+        });
+        let prepare = |dir: &Path| {
+            fs::write(dir.join("expected.json"), expected.to_string()).unwrap();
+            fs::write(dir.join("count"), "0").unwrap();
+        };
+        Self(Server::start(
+            "root",
+            prepare,
+            |dir, port| {
+                let mut command = as_user("root", scripted("mongod"));
+                command.arg(dir).arg(port.to_string());
+                command
+            },
+            |dir, port| {
+                UnixStream::connect(dir.join("s")).is_ok()
+                    && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            },
+        ))
+    }
+
+    fn tools() -> Vec<PathBuf> {
+        vec![scripted("mongodump")]
+    }
+
+    fn fill(&self, bytes: u64) {
+        fs::write(self.0.dir.path().join("count"), (bytes / DOCUMENT_LEN).to_string()).unwrap();
+    }
+
+    fn digest(&self) -> String {
+        fs::read_to_string(self.0.dir.path().join("count")).unwrap()
+    }
+
+    fn restore(&self, dump: &Path) {
+        let dump = fs::read(dump).unwrap();
+        let (mut rest, mut count) = (dump.strip_prefix(&[0x6d, 0xe2, 0x99, 0x81]).unwrap(), 0);
+        while let Some((length, _)) = rest.split_first_chunk::<4>() {
+            let length = if *length == [0xff; 4] { 4 } else { u32::from_le_bytes(*length) as usize };
+            let (document, after) = rest.split_at(length);
+            count += u64::from(document.get(5..8) == Some(b"_id"));
+            rest = after;
+        }
+        self.fill(count * DOCUMENT_LEN);
+    }
+
+    fn target(&self) -> TargetSpec {
+        TargetSpec {
+            id: "t1".into(),
+            engine: Some(Kind::Mongodb),
+            display_name: "main".into(),
+            connection: Connection {
+                host: "127.0.0.1".into(),
+                port: self.0.port,
+                database: NAME.into(),
+                username: USER.into(),
+                password_ref: format!("literal:{PASSWORD}").into(),
+                container_id: String::new(),
+                strategy: Strategy::Tcp,
+            },
+        }
+    }
 }
 
-pub fn target() -> TargetSpec {
-    TargetSpec {
-        id: "t1".into(),
-        engine: Some(Kind::Mongodb),
-        display_name: "main".into(),
-        connection: Connection {
-            host: "-h evil".into(),
-            port: 27018,
-            database: NAME.into(),
-            username: USER.into(),
-            password_ref: format!("literal:{PASSWORD}").into(),
-            container_id: String::new(),
-            strategy: Strategy::Tcp,
-        },
+impl Engine for Mongodb {
+    const TOOL: &'static str = "mongodump";
+    const PACKAGE: &'static str = "mongodb-database-tools";
+
+    fn socket_target(&self) -> TargetSpec {
+        let mut target = self.target();
+        target.connection.host = self.0.dir.path().join("s").display().to_string();
+        target.connection.strategy = Strategy::UnixSocket;
+        target
+    }
+
+    fn kill(&self) {
+        self.0.kill();
     }
 }
 
 #[test]
 #[ignore = "needs python3: make engines"]
-fn a_scripted_mongodump_gets_what_it_needs_and_nothing_else() {
-    let site = site(20_000, true);
-    let watch = Watch::for_secret(PASSWORD);
-    let completed = site.success(&target());
-    watch.end();
-    assert_eq!(completed.engine_version, "MongoDB 7.0.5");
-    let dump = std::fs::read(site.opened()).unwrap();
-    assert!(dump.starts_with(&[0x6d, 0xe2, 0x99, 0x81]) && dump.ends_with(&[0xff; 4]));
-    let (code, told, said) = crate::restored::look_fails(&site, completed);
-    assert_eq!((code, &told["error"]), (69, &"not_restorable".into()), "{said}");
-    assert!(said.contains("a dump of MongoDB"), "{said}");
+fn an_archive_that_ends_in_the_middle_is_no_success_even_when_its_tool_says_so() {
+    let server = Mongodb::start();
+    server.fill(100_000);
+    fs::write(server.0.dir.path().join("cut"), "").unwrap();
+    let error = Site::new(&Mongodb::tools()).failure(&server.target());
+    assert!(error.contains("collection d.c") && error.contains("ends in the middle"), "{error}");
 }
 
 #[test]
 #[ignore = "needs python3: make engines"]
-fn a_scripted_mongodump_that_fails_or_ends_in_the_middle_is_no_success() {
-    let mut wrong = target();
-    wrong.connection.password_ref = "literal:another".into();
-    let error = site(10, true).failure(&wrong);
-    assert!(error.contains("mongodump ended with exit status 1: Failed: authentication failed"), "{error}");
-    assert!(!error.contains("another"), "{error}");
-
-    let error = site(10, false).failure(&target());
-    assert!(error.contains("collection d.c") && error.contains("ends in the middle"), "{error}");
-
-    let error = Site::new(&[]).failure(&target());
-    assert!(
-        error.contains("mongodump is not installed") && error.contains("mongodb-database-tools"),
-        "{error}"
-    );
-
-    let slow = site(100_000, true).slow();
-    let going = slow.begin(&target());
-    let tool = slow.until_dumping("mongodump");
-    kill(Pid::from_raw(tool), Signal::SIGKILL).unwrap();
-    let error = failed(slow.end(going), &target());
-    assert!(error.contains("mongodump was killed (SIGKILL)"), "{error}");
-
-    let going = slow.begin(&target());
-    slow.until_dumping("mongodump");
-    going.cancel.cancel();
-    let (outcome, took) = timed(|| slow.end(going));
-    assert_eq!(outcome, RunOutcome::Cancelled);
-    assert!(took < CANCEL_LIMIT, "{took:?}");
+fn a_look_at_a_backup_of_it_is_refused_in_words() {
+    let server = Mongodb::start();
+    let site = Site::new(&Mongodb::tools());
+    let completed = site.success(&server.target());
+    let (code, told, said) = crate::restored::look_fails(&site, completed);
+    assert_eq!((code, &told["error"]), (69, &"not_restorable".into()), "{said}");
+    assert!(said.contains("a dump of MongoDB"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! PostgreSQL.
 
-use crate::contract::{Engine, NAME, PASSWORD, USER};
+use crate::contract::{Database, Engine, NAME, PASSWORD, USER};
 use crate::restored::{Restorable, look_at, look_fails};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
@@ -8,7 +8,7 @@ use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-crate::contract!(Postgres, "password authentication failed");
+crate::contract!(served Postgres, "password authentication failed");
 crate::restored!(Postgres);
 
 pub struct Postgres(Server);
@@ -51,10 +51,8 @@ impl Postgres {
     }
 }
 
-impl Engine for Postgres {
+impl Database for Postgres {
     const VERSION: &'static str = "PostgreSQL ";
-    const TOOL: &'static str = "pg_dump";
-    const PACKAGE: &'static str = "postgresql-client";
 
     fn start() -> Self {
         let server = Server::start(
@@ -165,6 +163,11 @@ impl Engine for Postgres {
             },
         }
     }
+}
+
+impl Engine for Postgres {
+    const TOOL: &'static str = "pg_dump";
+    const PACKAGE: &'static str = "postgresql-client";
 
     fn socket_target(&self) -> TargetSpec {
         let mut target = self.target();

@@ -1,6 +1,6 @@
 //! Redis.
 
-use crate::contract::{Engine, PASSWORD};
+use crate::contract::{Database, Engine, PASSWORD};
 use crate::restored::Restorable;
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, ok, own, succeeds, tool};
@@ -8,7 +8,7 @@ use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-crate::contract!(Redis, "WRONGPASS");
+crate::contract!(served Redis, "WRONGPASS");
 crate::restored!(Redis);
 
 pub struct Redis(Server);
@@ -47,10 +47,8 @@ impl Redis {
     }
 }
 
-impl Engine for Redis {
+impl Database for Redis {
     const VERSION: &'static str = "Redis ";
-    const TOOL: &'static str = "redis-cli";
-    const PACKAGE: &'static str = "redis-tools";
 
     fn start() -> Self {
         Self::start_with("yes")
@@ -99,6 +97,11 @@ impl Engine for Redis {
             },
         }
     }
+}
+
+impl Engine for Redis {
+    const TOOL: &'static str = "redis-cli";
+    const PACKAGE: &'static str = "redis-tools";
 
     fn socket_target(&self) -> TargetSpec {
         let mut target = self.target();

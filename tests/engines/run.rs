@@ -8,7 +8,7 @@ use backupy_agent::model::{Completed, Compression, JobSpec, RunOrder, RunOutcome
 use backupy_agent::object::{Opener, Order};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, copy};
+use std::io::{BufReader, Read, copy};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub const KEY: [u8; 32] = [7; 32];
+
+/// How nice dump tools are here, beside the tests.
+pub const NICE: u8 = 5;
 
 /// A cancelled run is over within this (behaviour section 4).
 pub const CANCEL_LIMIT: Duration = Duration::from_secs(2);
@@ -60,7 +63,7 @@ impl Site {
             gzip_level: 6,
             threads: 1,
             room: Room::default(),
-            host: Host { tools, docker: Default::default(), manners: Manners { nice: 5, idle_io: false } },
+            host: Host { tools, docker: Default::default(), manners: Manners { nice: NICE, idle_io: true } },
             hooks: hooks::Options::default(),
             read_rate: Rate::default(),
             upload: upload::Options {
@@ -149,7 +152,11 @@ impl Site {
         let object = BufReader::new(File::open(self.object()).unwrap());
         let opener = Opener::new(object, &KEY, Order::Strict).unwrap();
         let path = self.dir.path().join("dump");
-        let mut plain = zstd::stream::read::Decoder::new(opener).unwrap();
+        let mut plain: Box<dyn Read> = match self.compression {
+            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(opener).unwrap()),
+            Compression::Gzip => panic!("no site packs so"),
+            Compression::None => Box::new(opener),
+        };
         copy(&mut plain, &mut File::create(&path).unwrap()).unwrap();
         path
     }
@@ -163,6 +170,14 @@ impl Site {
     pub fn children(&self) -> BTreeSet<i32> {
         let mark = self.bin().display().to_string();
         command_lines().filter(|(_, line)| line.contains(&mark)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Waits until something is in the spool.
+    pub fn until_spooling(&self) {
+        let spool = self.options.spool_dir.join("r1.part");
+        common::eventually("something is in the spool", Duration::from_secs(30), || {
+            spool.metadata().is_ok_and(|meta| meta.len() > 0).then_some(())
+        });
     }
 
     /// Waits until that tool dumps: something is in the spool.

@@ -85,8 +85,7 @@ NUMBERS = {name: number for number, name in PAYLOADS.items()}
 FROM_AGENT = range(10, 31)
 
 QUEUED, RUNNING, SUCCESS, FAILED, CANCELLED = 1, 2, 3, 4, 5
-POSTGRESQL = 1
-SQLITE = 6
+POSTGRESQL, MONGODB, SQLITE = 1, 4, 6
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 SCALARS = {"string": "", "bytes": b"", "uint64": 0, "uint32": 0, "enum": 0, "bool": False, "float": 0.0}

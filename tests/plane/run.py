@@ -32,6 +32,7 @@ import scenarios_network  # noqa: E402,F401
 import scenarios_restore  # noqa: E402,F401
 import scenarios_stores  # noqa: E402,F401
 import scenarios_storm  # noqa: E402,F401
+import scenarios_turns  # noqa: E402,F401
 import scenarios_wire  # noqa: E402,F401
 from case import SCENARIOS, Case  # noqa: E402
 from certificates import Authority  # noqa: E402

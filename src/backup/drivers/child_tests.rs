@@ -1,6 +1,7 @@
 use super::*;
 use crate::backup::cancel::Cancel;
 use crate::backup::drivers::ground::{Ground, Host};
+use crate::backup::drivers::patience::Silence;
 use crate::backup::drivers::tool;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,4 +113,20 @@ fn a_wrong_dump_of_a_tool_that_then_fails_is_told_by_its_own_words() {
     let endless = shell("while :; do echo hello; done");
     let error = Child::start(&endless).unwrap().pump(Patience::from(&cancel), form).unwrap_err();
     assert!(error.to_string().ends_with("it is no X"), "{error}");
+}
+
+#[test]
+fn a_dump_that_falls_silent_is_ended_and_one_that_is_only_slow_is_not() {
+    let cancel = Cancel::new();
+    let limit = Duration::from_millis(600);
+    let run = |script: &str| {
+        let silence = Silence::new(limit);
+        Child::start(&shell(script))?.pump(Patience::patient(&cancel, &silence), |_| {
+            silence.end();
+            Ok(())
+        })
+    };
+    run("for i in 1 2 3 4 5 6; do sleep 0.2; echo more; done").unwrap();
+    let error = run("echo some; echo 'waiting for a lock' >&2; sleep 600").unwrap_err().to_string();
+    assert!(error.contains("gave nothing for 0 min") && error.contains("waiting for a lock"), "{error}");
 }

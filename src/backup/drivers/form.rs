@@ -2,7 +2,7 @@
 
 use super::DumpError;
 use super::call::Call;
-use super::patience::Patience;
+use super::patience::{Patience, SILENCE, Silence};
 use super::tally::Tally;
 use super::tool;
 use crate::backup::cancel::Cancel;
@@ -66,7 +66,13 @@ pub fn stream(
         FormError::Output(error) => DumpError::Output(error),
     };
     let mut out = Counted { out, bytes: 0 };
-    tool::pump(call, Patience::from(cancel), |bytes| form.take(bytes, &mut out).map_err(explain))?;
+    let silence = Silence::new(SILENCE);
+    tool::pump(call, Patience::patient(cancel, &silence), |bytes| {
+        let taken = form.take(bytes, &mut out).map_err(explain);
+        // What the tool waits for us is not its silence.
+        silence.end();
+        taken
+    })?;
     form.finish(&mut out).map_err(explain)?;
     Ok(out.bytes)
 }

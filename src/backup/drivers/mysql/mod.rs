@@ -184,6 +184,16 @@ impl Mysql {
         }
     }
 
+    /// What to say where the tool stumbles over the database's name: to dump events it selects the database by its
+    /// escaped name, and finds none (seen with mariadb-dump 10.11).
+    fn unfit_name(&self) -> Option<String> {
+        self.database.contains(['\'', '"', '\\']).then(|| {
+            "the database has a quote or a backslash in its name: mariadb-dump cannot dump the events of such a one (it \
+             looks for them under another name): rename the database"
+                .to_owned()
+        })
+    }
+
     /// What to say where the tool is older than the server, or of the other family.
     fn misfit(&self, tool: Option<&Version>) -> Option<String> {
         let (server, tool) = (&self.server.as_ref()?.version, tool?);
@@ -255,9 +265,9 @@ impl Driver for Mysql {
         let dumped = form::stream(&call, super::name(self.engine), &mut script, out, cancel);
         self.dumped = script.server_version().and_then(|text| Version::of_server(&text));
         self.tally = script.tally();
-        match (dumped, misfit) {
-            (Err(DumpError::Tool { tool, how, said }), Some(misfit)) => {
-                Err(DumpError::Tool { tool, how, said: format!("{said}\n{misfit}") })
+        match (dumped, misfit.or_else(|| self.unfit_name())) {
+            (Err(DumpError::Tool { tool, how, said }), Some(hint)) => {
+                Err(DumpError::Tool { tool, how, said: format!("{said}\n{hint}") })
             }
             (dumped, _) => dumped,
         }
