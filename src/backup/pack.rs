@@ -61,18 +61,26 @@ type Sealed<'a> = Sealer<HashingWriter<OutletWriter<'a>>>;
 /// # Errors
 /// [`RunError::Spool`], [`RunError::Pack`], [`RunError::WrappedKey`].
 pub fn pack(from: PipeReader, outlet: &Outlet, packing: &Packing) -> Result<Option<Packed>, RunError> {
-    let mut chain = Chain::new(outlet, packing)?;
+    // Not before the first item: only then the engine has told how much it expects, and parts are large enough.
+    let mut chain = None;
     loop {
         match from.next() {
             Some(Item::Data(buffer)) => {
-                chain.write(&buffer)?;
+                let begun = match chain.take() {
+                    Some(begun) => begun,
+                    None => Chain::new(outlet, packing)?,
+                };
+                chain.insert(begun).write(&buffer)?;
                 from.give_back(buffer);
             }
-            Some(Item::Restart) => {
-                drop(chain);
-                chain = Chain::new(outlet, packing)?;
+            Some(Item::Restart) => chain = None,
+            Some(Item::End) => {
+                let begun = match chain {
+                    Some(begun) => begun,
+                    None => Chain::new(outlet, packing)?,
+                };
+                return begun.finish().map(Some);
             }
-            Some(Item::End) => return chain.finish().map(Some),
             None => return Ok(None),
         }
     }

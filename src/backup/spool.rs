@@ -54,12 +54,13 @@ pub enum SpoolError {
 }
 
 fn hint(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ". Free some space or set backup.spool_dir to a larger file system"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => ". Set backup.spool_dir to a file system that can be written",
-        _ => "",
+    let kind = cause.kind();
+    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        ". Free some space or set backup.spool_dir to a larger file system"
+    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+        ". Set backup.spool_dir to a file system that can be written"
+    } else {
+        ""
     }
 }
 

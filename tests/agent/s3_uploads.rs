@@ -90,32 +90,23 @@ impl Scene {
     }
 
     fn completed(&self, run: &str) -> v1::BackupCompleted {
-        self.plane
-            .hear(&format!("the result of {run}"), |payload| match payload {
-                Payload::BackupCompleted(done) if done.run_id == run => Some(Ok(done.clone())),
-                Payload::JobUpdate(update) if update.run_id == run && !update.error_message.is_empty() => {
-                    Some(Err(update.error_message.clone()))
-                }
-                _ => None,
-            })
-            .unwrap_or_else(|error| panic!("{error}"))
+        let result = self.plane.hear(&format!("the result of {run}"), |payload| {
+            if let Payload::BackupCompleted(done) = payload {
+                return (done.run_id == run).then(|| Ok(done.clone()));
+            }
+            failure(payload, run).map(Err)
+        });
+        result.unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn failed(&self, run: &str) -> String {
-        self.plane.hear(&format!("the failure of {run}"), |payload| match payload {
-            Payload::JobUpdate(update)
-                if update.run_id == run && update.status == i32::from(v1::JobStatus::Failed) =>
-            {
-                Some(update.error_message.clone())
-            }
-            _ => None,
-        })
+        self.plane.hear(&format!("the failure of {run}"), |payload| failure(payload, run))
     }
 
     fn asked(&self, run: &str) -> v1::UploadUrlsRequest {
-        self.plane.hear(&format!("the question of {run}"), |payload| match payload {
-            Payload::UploadUrlsRequest(question) if question.run_id == run => Some(question.clone()),
-            _ => None,
+        self.plane.hear(&format!("the question of {run}"), |payload| {
+            let Payload::UploadUrlsRequest(question) = payload else { return None };
+            (question.run_id == run).then(|| question.clone())
         })
     }
 
@@ -143,6 +134,13 @@ impl Scene {
         Secrets::new([("a signature", "X-Amz-Signature="), ("the key", &HEXLOWER.encode(&DEK))])
             .assert_not_seen(&self.agent);
     }
+}
+
+/// Why the run failed, where this says it.
+fn failure(payload: &Payload, run: &str) -> Option<String> {
+    let Payload::JobUpdate(update) = payload else { return None };
+    let failed = update.run_id == run && update.status == i32::from(v1::JobStatus::Failed);
+    failed.then(|| update.error_message.clone())
 }
 
 fn text(path: &Path) -> String {
@@ -222,9 +220,9 @@ async fn a_cancelled_upload_in_parts_is_given_up_at_s3s() {
     scene.asked("parts");
     assert!(!scene.store.unfinished().is_empty());
     scene.plane.say("cancel", Payload::CancelJob(v1::CancelJob { job_id: "j".into() }));
-    scene.plane.hear("CANCELLED", |payload| match payload {
-        Payload::JobUpdate(update) => (update.status == i32::from(v1::JobStatus::Cancelled)).then_some(()),
-        _ => None,
+    scene.plane.hear("CANCELLED", |payload| {
+        let Payload::JobUpdate(update) = payload else { return None };
+        (update.status == i32::from(v1::JobStatus::Cancelled)).then_some(())
     });
     eventually("nothing left", SOON, || scene.store.unfinished().is_empty().then_some(()));
     assert_eq!(scene.plane.count(|payload| matches!(payload, Payload::BackupCompleted(_))), 0);

@@ -1,5 +1,6 @@
 """An order whose object may go up in parts, and a control plane that renews its URLs when it is asked."""
 
+import sqlite3
 import urllib.parse
 
 from case import Order, check
@@ -7,6 +8,17 @@ from case import Order, check
 MIB = 1024 * 1024
 # S3 takes no smaller part but the last.
 PART_BYTES = 5 * MIB
+
+
+def noise(path, megabytes):
+    """A SQLite file of that size which does not compress; made by SQLite alone, so that nothing here waits for it."""
+    connection = sqlite3.connect(path)
+    connection.execute("create table noise (id integer primary key, body blob)")
+    connection.execute("with recursive n(i) as (select 1 union all select i + 1 from n where i < ?)"
+                       "insert into noise select i, randomblob(10000) from n", (megabytes * 100,))
+    connection.commit()
+    connection.close()
+    return path
 
 
 def signature_of(url):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from parts import signature_of
 BUCKET = "backups"
 ACCESS_KEY, SECRET_KEY = "AKIARCLONETEST00", "a-secret-of-the-control-plane-alone"
 START_LIMIT_S = 20
+SESSION, SESSION_LOCK = boto3.Session(), threading.Lock()
 
 
 @contextlib.contextmanager
@@ -32,7 +34,7 @@ def unless(code):
 
 
 class Rclone:
-    """One server over a directory. Blocking calls are short: it is on loopback."""
+    """One server over a directory. Calls that block are short, or made beside the loop."""
 
     def __init__(self):
         self.objects, self.refusals = self, []
@@ -57,15 +59,17 @@ class Rclone:
                 await asyncio.sleep(0.05)
         self.url = found.group(1)
         self.verify = str(authority.ca_file) if authority else False
-        self.client = self.signer(SECRET_KEY)
-        self.client.create_bucket(Bucket=BUCKET)
+        self.client = await asyncio.to_thread(self.signer, SECRET_KEY)
+        await asyncio.to_thread(self.client.create_bucket, Bucket=BUCKET)
         return self
 
     def signer(self, secret):
         style = Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1},
                        proxies={})
-        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
-                            aws_secret_access_key=secret, config=style, verify=self.verify)
+        # One session for all: it reads boto3's description of S3 once, which takes its time.
+        with SESSION_LOCK:
+            return SESSION.client("s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
+                                  aws_secret_access_key=secret, config=style, verify=self.verify)
 
     async def stop(self):
         self.process.kill()

@@ -7,7 +7,7 @@ import itertools
 
 from case import check, scenario
 from scenarios_backup import completed, failed
-from way import MANY_ROWS, both, fault_of_all, first_of
+from way import MANY_MEGABYTES, both, fault_of_all, first_of
 
 # A server that does not know the question for fresh URLs is waited for so long.
 FRESH_URLS_S = 10
@@ -146,7 +146,7 @@ async def a_store_that_stands_still_is_noticed_and_the_next_try_is_taken(case):
         check("took nothing for 30 s" in said or "took only" in said
               or scene.way == "parts" and "gave no answer for 3" in said, said)
         await scene.left_nothing()
-    await both(case, play, rows=MANY_ROWS)
+    await both(case, play, megabytes=MANY_MEGABYTES)
 
 
 @scenario

@@ -35,7 +35,7 @@ async def a_spool_that_fills_up_half_way_fails_the_run_with_the_figures(case):
         await scene.recovers()
     for way in ("put", "parts"):
         (case.folder / f"{way}-spool").mkdir(mode=0o700)
-    await both(case, play, rows=90_000)
+    await both(case, play, megabytes=32)
 
 
 # Writes the beginning of an archive, and then waits: in the middle of a collection.

@@ -3,21 +3,22 @@ given up; the object is fetched by boto3 and opened by `backupy-agent decrypt`.
 """
 
 import asyncio
+import hashlib
 import time
 
-from case import Order, check, config, rows, scenario
+from case import Order, check, config, scenario
 from codec import CANCELLED
-from parts import MIB, PART_BYTES, PartedOrder
+from parts import MIB, PART_BYTES, PartedOrder, noise
 from rclone import Rclone
-from scenarios_backup import check_result, completed, failed, spool_is_empty
+from scenarios_backup import completed, failed, spool_is_empty
 
-# About 20 MB that do not compress: four parts and more.
-ROWS = 60_000
+# Four parts and more.
+PARTS_MEGABYTES = 18
 
 
-async def stored_scene(case, tls=True, rows=2000, **extra):
+async def stored_scene(case, tls=True, megabytes=1, **extra):
     """An agent with one SQLite job, and rclone's store."""
-    path = await asyncio.to_thread(case.database, rows=rows)
+    path = await asyncio.to_thread(noise, case.folder / "shop.db", megabytes)
     store = await Rclone().start(case.folder, case.authority if tls else None)
     case.closing.append(store.stop)
     plane, agent, session = await case.pair(greet={"heartbeat": 1, "config": config(1, path)}, **extra)
@@ -25,15 +26,18 @@ async def stored_scene(case, tls=True, rows=2000, **extra):
     return plane, agent, session, store, path
 
 
-async def opened(case, agent, order, path):
-    """What a user does with the object: fetched from the store, opened with the key, used."""
+async def stored_well(case, agent, done, order, path):
+    """What a user does with the object: fetched from the store, opened with the key; it is what was told."""
     fetched, key, out = (case.folder / f"{order.run}.{name}" for name in ("bkp", "key", "db"))
-    fetched.write_bytes(order.object())
+    data = await asyncio.to_thread(order.object)
+    check((done["size_bytes"], done["sha256"]) == (len(data), hashlib.sha256(data).hexdigest()), f"{done}")
+    check((done["job_id"], done["s3_key"], done["encrypted_dek"]) == (order.job, order.key, order.dek), f"{done}")
+    fetched.write_bytes(data)
     key.write_text(order.dek.hex())
     code, _, error = await agent.command("decrypt", "--key-file", str(key), "--in", str(fetched), "--out", str(out),
                                          timeout=60)
     check(code == 0, f"decrypt ended with {code}: {error}")
-    check(rows(out) == rows(path), "the restored rows are not the source's rows")
+    check(out.read_bytes() == path.read_bytes(), "it is another database")
 
 
 async def accepted(session, order):
@@ -54,13 +58,12 @@ def refused_well(update, agent, store, denied, *words):
 
 @scenario
 async def rclone_takes_one_put_and_the_object_opens(case):
-    plane, agent, session, store, path = await stored_scene(case, rows=12_000)
+    plane, agent, session, store, path = await stored_scene(case, megabytes=3)
     order = Order(agent, store, run="run ü+&=%2F 1")
     await accepted(session, order)
     done = await completed(plane, order, timeout=40)
-    check_result(case, done, order, path)
+    await stored_well(case, agent, done, order, path)
     check(done["size_bytes"] > 2 * MIB, "so small that the store is not asked before the body")
-    await opened(case, agent, order, path)
     spool_is_empty(agent)
 
 
@@ -69,7 +72,7 @@ async def rclone_takes_one_put_in_the_clear_where_that_is_allowed(case):
     plane, agent, session, store, path = await stored_scene(case, tls=False, BACKUPY_DEV_ALLOW_INSECURE="true")
     order = Order(agent, store)
     await accepted(session, order)
-    check_result(case, await completed(plane, order), order, path)
+    await stored_well(case, agent, await completed(plane, order), order, path)
 
 
 @scenario
@@ -79,12 +82,12 @@ async def a_signature_without_the_content_type_is_as_good(case):
     order.url = store.sign("put_object", 600, Key=order.key)
     check("content-type" not in order.url, order.url)
     await accepted(session, order)
-    check_result(case, await completed(plane, order), order, path)
+    await stored_well(case, agent, await completed(plane, order), order, path)
 
 
 @scenario
 async def rclone_takes_parts_while_the_database_is_dumped_and_the_object_opens(case):
-    plane, agent, session, store, path = await stored_scene(case, rows=ROWS)
+    plane, agent, session, store, path = await stored_scene(case, megabytes=PARTS_MEGABYTES)
     check("multipart_upload" in plane.all("Register")[0]["capabilities"], "the capability is not told")
     order = PartedOrder(agent, store)
     await accepted(session, order)
@@ -96,16 +99,15 @@ async def rclone_takes_parts_while_the_database_is_dumped_and_the_object_opens(c
         await asyncio.sleep(0.01)
     done = await completed(plane, order, timeout=60)
     check(not seen, f"something was spooled: {seen}")
-    check_result(case, done, order, path)
+    await stored_well(case, agent, done, order, path)
     count = -(-done["size_bytes"] // PART_BYTES)
     check(count > 3 and agent.logged("uploading in parts", f'"part_bytes":{PART_BYTES}'), f"{count} parts")
     check(not store.unfinished(), f"{store.unfinished()}")
-    await opened(case, agent, order, path)
 
 
 @scenario
 async def rclone_takes_the_parts_of_a_spool_and_after_a_kill_only_the_missing_ones(case):
-    plane, agent, session, store, path = await stored_scene(case, rows=ROWS, BACKUPY_BACKUP_SPOOL="always")
+    plane, agent, session, store, path = await stored_scene(case, megabytes=PARTS_MEGABYTES, BACKUPY_BACKUP_SPOOL="always")
     order = PartedOrder(agent, store)
     order.sign(dead_from=3)
     await asyncio.sleep(2.1)
@@ -123,9 +125,8 @@ async def rclone_takes_the_parts_of_a_spool_and_after_a_kill_only_the_missing_on
     check(agent.logged("only the upload goes on") or agent.logged("the spool of an earlier life is whole"),
           "it was dumped again")
     check(agent.logged("not sent again"), "the parts that the store had were sent again")
-    check_result(case, done, order, path)
+    await stored_well(case, agent, done, order, path)
     check(not store.unfinished(), f"{store.unfinished()}")
-    await opened(case, agent, order, path)
     spool_is_empty(agent)
 
 
@@ -152,14 +153,14 @@ async def one_put_whose_url_got_too_old_goes_on_with_a_fresh_one(case):
     check(question["first_part_number"] == 0 and not question["multipart_upload_id"], f"{question}")
     order.url, order.expires_at_ms = alive, order.expires_at_ms + 1
     await order.send(session, "fresh")
-    check_result(case, await completed(plane, order), order, path)
+    await stored_well(case, agent, await completed(plane, order), order, path)
     check(store.denied() == 1, f"{store.denied()} refusals")
     spool_is_empty(agent)
 
 
 @scenario
 async def parts_whose_urls_get_too_old_half_way_go_on_with_fresh_ones(case):
-    plane, agent, session, store, path = await stored_scene(case, rows=ROWS)
+    plane, agent, session, store, path = await stored_scene(case, megabytes=PARTS_MEGABYTES)
     order = PartedOrder(agent, store)
     order.sign(dead_from=3)
     await asyncio.sleep(2.1)
@@ -168,13 +169,13 @@ async def parts_whose_urls_get_too_old_half_way_go_on_with_fresh_ones(case):
     check(question["multipart_upload_id"] == order.upload_id and question["first_part_number"] >= 3, f"{question}")
     order.sign()
     await order.send(session, "fresh")
-    check_result(case, await completed(plane, order, timeout=60), order, path)
+    await stored_well(case, agent, await completed(plane, order, timeout=60), order, path)
     check(not store.unfinished(), f"{store.unfinished()}")
 
 
 @scenario
 async def urls_that_are_too_old_and_not_renewed_fail_the_run_in_words_and_give_the_parts_up(case):
-    plane, agent, session, store, _ = await stored_scene(case, rows=ROWS)
+    plane, agent, session, store, _ = await stored_scene(case, megabytes=PARTS_MEGABYTES)
     order = Order(agent, store)
     order.url, _, agent.secrets["the dead signature"] = store.presign(order.key, 1)
     parted = PartedOrder(agent, store)
@@ -193,7 +194,7 @@ async def urls_that_are_too_old_and_not_renewed_fail_the_run_in_words_and_give_t
 @scenario
 async def a_url_that_does_not_fit_is_refused_once_and_told_in_words(case):
     plane, agent, session, store, _ = await stored_scene(case)
-    wrong_key = store.signer("another secret than the store has")
+    wrong_key = await asyncio.to_thread(store.signer, "another secret than the store has")
     urls = {
         "a broken signature": lambda key: flipped(store.presign(key)[0]),
         "another signer's secret": lambda key: store.sign("put_object", 600, wrong_key, Key=key),
@@ -234,7 +235,7 @@ async def a_bucket_or_an_upload_that_is_not_there_is_named(case):
 
 @scenario
 async def a_cancelled_upload_in_parts_is_given_up_at_the_store(case):
-    plane, agent, session, store, _ = await stored_scene(case, rows=ROWS)
+    plane, agent, session, store, _ = await stored_scene(case, megabytes=PARTS_MEGABYTES)
     order = PartedOrder(agent, store)
     order.sign(dead_from=3)
     await asyncio.sleep(2.1)

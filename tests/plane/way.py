@@ -9,15 +9,15 @@ from pathlib import Path
 from case import Order, check, config
 from codec import FAILED
 from faulty import FaultyStore
-from parts import MIB, PartedOrder
+from parts import MIB, PartedOrder, noise
 from scenarios_backup import completed, failed
 from scenarios_disk import eventually
 from scenarios_hooks import alive
 
-# About 4 MB that do not compress: a few of these parts, and more than a store is not asked about before.
-ROWS, PART_BYTES = 12_000, MIB
-# About 20 MB: more than the sockets between agent and store hold.
-MANY_ROWS = 60_000
+# A few of these parts, and more than a store is not asked about before.
+MEGABYTES, PART_BYTES = 5, MIB
+# More than the sockets between agent and store hold.
+MANY_MEGABYTES = 22
 
 
 def children(pid):
@@ -33,11 +33,11 @@ class Scene:
     """An agent, one database, a store that fails as it is told, and one way to it."""
 
     @classmethod
-    async def new(cls, case, way, path=None, rows=ROWS, settings=None, **extra):
+    async def new(cls, case, way, path=None, megabytes=MEGABYTES, settings=None, **extra):
         scene = cls()
         scene.case, scene.way = case, way
         if path is None and settings is None:
-            path = await asyncio.to_thread(case.database, f"{way}.db", rows)
+            path = await asyncio.to_thread(noise, case.folder / f"{way}.db", megabytes)
         scene.store = await FaultyStore().start(case.authority.server_context())
         case.stores.append(scene.store)
         scene.spool = case.folder / f"{way}-spool"

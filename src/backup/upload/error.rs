@@ -122,7 +122,9 @@ impl UploadError {
 
 fn expired_text(place: &str, at: &str, tries: u32, last: &str) -> String {
     match tries {
-        0 => format!("the upload URL ({place}) expired at {at}, before the run could begin"),
+        0 => format!(
+            "the upload URL ({place}) expired at {at} by this host's clock, before the run could begin"
+        ),
         1 => format!(
             "the upload to {place} failed: {last}; its URL lives until {at}, too short for a second try"
         ),

@@ -86,12 +86,13 @@ impl Tries {
 
     /// Why there is no next try: where the URLs' time ran out, the last one's reason says more.
     pub fn why(&self, error: UploadError) -> UploadError {
-        match error {
-            UploadError::UrlsExpired { place, at } if self.count > 0 => {
-                UploadError::Expired { place, at, tries: self.count, last: self.last.clone() }
-            }
-            other => other,
+        if self.count == 0 {
+            return error;
         }
+        if let UploadError::UrlsExpired { place, at } = error {
+            return UploadError::Expired { place, at, tries: self.count, last: self.last.clone() };
+        }
+        error
     }
 
     /// Why it ends with the life of the URL.

@@ -84,7 +84,6 @@ fn sum(source: &Source, stop: &Cancel) -> io::Result<String> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use std::fs::File;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -98,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_spool_that_is_shorter_than_it_was_has_no_sum() {
-        let file = Arc::new(File::from(tempfile::tempfile().unwrap()));
+        let file = Arc::new(tempfile::tempfile().unwrap());
         let mut sum = Md5Sum::of(&Source::File { file, offset: 0, len: 10 }).unwrap();
         for _ in 0..2 {
             assert!(sum.get().await.unwrap_err().contains("could not be read"));

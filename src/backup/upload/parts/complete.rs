@@ -28,14 +28,18 @@ impl Parts {
             let found = self.signed.find(Which::Complete, refused.as_ref()).await;
             let found = found.map_err(|error| tries.why(error))?;
             tries.count += 1;
-            let (tried, sent) = self.ask(&source, &found.place).await;
+            let (tried, mut sent) = self.ask(&source, &found.place).await;
             let (why, retry_after) = match tried {
                 Tried::Done(answer) => match verdict(&answer.body, parts) {
                     Verdict::Complete => return Ok(()),
                     Verdict::Refused(what) => {
                         return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
                     }
-                    Verdict::Passing(why) => (why, None),
+                    Verdict::Passing(why) => {
+                        // It did come back: the store says that it did not do it.
+                        sent = false;
+                        (why, None)
+                    }
                     Verdict::Unclear if unclear + 1 >= MAX_MISMATCHES => {
                         let what = "its answer says neither that it did nor why not".to_owned();
                         return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());

@@ -299,3 +299,62 @@ impl Read for PartReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::Cancel;
+    use crate::backup::outlet::Outlet;
+    use crate::backup::pack::{Packing, pack};
+    use crate::backup::pipe::pipe;
+    use crate::model::Compression;
+
+    #[test]
+    fn parts_are_planned_once_the_engine_has_told_what_it_expects() {
+        let key = Dek::from(vec![9; 32]);
+        let options = SinkOptions {
+            offered_bytes: 1024,
+            url_count: 10,
+            key: key.clone(),
+            dir: std::env::temp_dir(),
+            room: Room::default(),
+        };
+        let (sink, mut items) = PartSink::new(options);
+        let sink = Arc::new(sink);
+        let outlet = Outlet::Parts(Arc::clone(&sink));
+        let (mut writer, reader) = pipe(Cancel::new());
+        let packing = Packing {
+            compression: Compression::None,
+            zstd_level: 1,
+            gzip_level: 1,
+            threads: 1,
+            key,
+            room: Room::default(),
+        };
+        let packing_of = {
+            let outlet = outlet.clone();
+            std::thread::spawn(move || pack(reader, &outlet, &packing))
+        };
+        // As the reading thread does it: first the question, which takes its time, then the dump.
+        for _ in 0..100 {
+            std::thread::yield_now();
+            assert_eq!(sink.begun.load(Ordering::SeqCst), 0, "begun before anything was known");
+        }
+        outlet.expect(20 << 20);
+        let sending = std::thread::spawn(move || {
+            let mut sizes = Vec::new();
+            while let Some(item) = items.blocking_recv() {
+                if let Item::Part(part) = item {
+                    sizes.push(part.source.len());
+                }
+            }
+            sizes
+        });
+        writer.write_all(&vec![1; 5 << 20]).unwrap();
+        writer.finish().unwrap();
+        packing_of.join().unwrap().unwrap().unwrap();
+        drop((outlet, sink));
+        // 10 URLs for 21 MiB: parts of 3 MiB, not of the 1 KiB that were offered.
+        assert_eq!(sending.join().unwrap()[0], 3 << 20);
+    }
+}
