@@ -1,12 +1,14 @@
 //! Redis.
 
+use crate::common;
 use crate::contract::{Database, Engine, PASSWORD};
-use crate::restored::Restorable;
+use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, ok, own, succeeds, tool};
 use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 crate::contract!(served Redis, "WRONGPASS");
 crate::restored!(Redis);
@@ -170,4 +172,32 @@ fn a_server_with_a_password_and_no_users_of_its_own_is_dumped_too() {
     target.connection.password_ref = "".into();
     let error = site.failure(&target);
     assert!(error.contains("NOAUTH"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn every_kind_of_value_is_counted_and_what_expired_since_is_no_difference() {
+    let source = Redis::start();
+    let fill = "for i = 1, 3000 do
+            redis.call('zadd', 'bigzset', i, 'm' .. i); redis.call('sadd', 'bigset', 'm' .. i)
+            redis.call('rpush', 'biglist', string.rep('x', i % 500)); redis.call('xadd', 'stream', '*', 'f', i)
+            redis.call('hset', 'bighash', 'f' .. i, string.rep('v', 200))
+        end
+        redis.call('zadd', 'zset', 1.5, 'a'); redis.call('sadd', 'ints', 1, 2, 3); redis.call('sadd', 'set', 'a', 'b')
+        redis.call('hset', 'hash', 'f', 'v'); redis.call('geoadd', 'geo', 13.3, 38.1, 'p'); redis.call('pfadd', 'hll', 'a')
+        redis.call('set', 'number', '-70000'); redis.call('set', 'packed', string.rep('abc', 5000))
+        redis.call('xgroup', 'create', 'stream', 'group', '0')
+        redis.call('xreadgroup', 'group', 'group', 'bob', 'count', 50, 'streams', 'stream', '>')
+        redis.call('set', 'later', 'x', 'ex', 100000); redis.call('set', 'soon', 'x', 'px', 1500)";
+    source.ask(&["EVAL", fill, "0"]);
+    source.ask(&["-n", "15", "SET", "k", "v"]);
+    let expected = source.ask(&["DBSIZE"]).trim().parse::<u64>().unwrap() + 1;
+    let site = Site::new(&Redis::tools());
+    let completed = site.success(&source.target());
+    assert_eq!(completed.manifest.as_ref().unwrap().rows, expected);
+    common::eventually("a key expires", Duration::from_secs(10), || {
+        (source.ask(&["EXISTS", "soon"]).trim() == "0").then_some(())
+    });
+    let told = look_at(&site, completed, "Redis ");
+    assert_eq!(told["restored"]["expired"], 1, "{told}");
 }
