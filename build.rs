@@ -15,12 +15,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("cargo:rerun-if-changed={log}");
     }
+    lay_out();
     // A build without a checkout (a container's build context) may be told.
     println!("cargo:rerun-if-env-changed=BACKUPY_COMMIT");
     let told = std::env::var("BACKUPY_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = told.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
     println!("cargo:rustc-env=BACKUPY_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     Ok(())
+}
+
+/// What an idle agent never calls is laid apart from what it calls: less of the binary is resident. The linkers of
+/// Linux know such scripts; for others, and for builds that are not for use, the order is the compiler's.
+fn lay_out() {
+    const LAYOUT: &str = "build/layout.ld";
+    println!("cargo:rerun-if-changed={LAYOUT}");
+    let is = |name: &str, value: &str| std::env::var(name).as_deref() == Ok(value);
+    if let Ok(root) = std::env::var("CARGO_MANIFEST_DIR")
+        && is("PROFILE", "release")
+        && is("CARGO_CFG_TARGET_OS", "linux")
+    {
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{root}/{LAYOUT}");
+    }
 }
 
 /// What git answers, where this is a git checkout.

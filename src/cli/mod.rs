@@ -32,6 +32,7 @@ pub use settings_args::SettingsArgs;
 
 use crate::model::SysExit;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// The daemon beside your databases: encrypted backups on command of a control plane, nothing lost.
@@ -103,9 +104,18 @@ impl Command {
     }
 }
 
+impl Cli {
+    /// `run` without a word more, as an init system starts it. It needs no parser, and the parser of all commands
+    /// would stay resident as long as the daemon lives.
+    fn bare_run(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let bare = arguments.nth(1)? == "run" && arguments.next().is_none();
+        bare.then(|| Self { command: Command::Run(run::Args::default()) })
+    }
+}
+
 /// Parses the arguments of this process, runs the command, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::bare_run(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(answer) => {
             // Help and version come this way too. A reader that went away is no reason to fail.
@@ -119,6 +129,24 @@ pub fn main() -> ExitCode {
         Err(error) => {
             error.report();
             ExitCode::from(error.exit().code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_alone_means_the_same_without_the_parser() {
+        let bare = |words: &[&str]| Cli::bare_run(words.iter().map(OsString::from));
+        let parsed = Cli::try_parse_from(["backupy-agent", "run"]).unwrap();
+        let known = bare(&["backupy-agent", "run"]).unwrap();
+        assert_eq!(format!("{known:?}"), format!("{parsed:?}"));
+        for words in
+            [&["backupy-agent"][..], &["backupy-agent", "status"], &["backupy-agent", "run", "--help"]]
+        {
+            assert!(bare(words).is_none(), "{words:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ const AGENT_KEY: &str = "server.agent_key";
 const AGENT_KEY_VARIABLE: &str = "BACKUPY_AGENT_KEY";
 
 /// Arguments of `run`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     settings: Box<SettingsArgs>,
