@@ -1,16 +1,21 @@
 //! The MD5 of a whole spool, which is the ETag that most stores give a single PUT.
 
 use super::http::Source;
-use crate::backup::cancel::{Cancel, CancelOnDrop};
 use crate::backup::error::RunError;
 use crate::backup::thread::on_thread;
 use data_encoding::HEXLOWER;
 use md5::{Digest, Md5};
 use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Read at once.
 const READ_LEN: usize = 256 * 1024;
+
+/// An upload that is over so soon goes to a store nearby, and takes the processor that the sum would take: until then,
+/// or until it is asked for, the sum waits.
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// Made beside the upload, on a thread of its own: MD5 is slower than a fast network. Given up when it is dropped,
 /// for not every store's answer needs it.
@@ -22,7 +27,8 @@ pub struct Md5Sum {
 
 struct Coming {
     ended: oneshot::Receiver<io::Result<String>>,
-    _stop: CancelOnDrop,
+    /// A word means at once, its end that nobody wants the sum any more.
+    wanted: Sender<()>,
 }
 
 impl Md5Sum {
@@ -51,7 +57,11 @@ impl Md5Sum {
             Some(coming) => coming,
             None => begin(&self.source).map_err(|error| error.to_string())?,
         };
-        match coming.ended.await {
+        // A thread that has begun already hears nothing.
+        let _ = coming.wanted.send(());
+        let ended = coming.ended.await;
+        drop(coming.wanted);
+        match ended {
             Ok(Ok(sum)) => Ok(sum),
             Ok(Err(error)) => Err(format!("its own data could not be read: {error}")),
             Err(_) => Err("the thread that sums the spool ended without a result".into()),
@@ -60,24 +70,29 @@ impl Md5Sum {
 }
 
 fn begin(source: &Source) -> Result<Coming, RunError> {
-    let (source, stop) = (source.clone(), Cancel::new());
-    let watch = stop.clone();
-    let ended = on_thread("run-md5", move || sum(&source, &watch))?;
-    Ok(Coming { ended, _stop: CancelOnDrop(stop) })
+    let (source, (wanted, wants)) = (source.clone(), channel());
+    let ended = on_thread("run-md5", move || sum(&source, &wants))?;
+    Ok(Coming { ended, wanted })
 }
 
-fn sum(source: &Source, stop: &Cancel) -> io::Result<String> {
+fn sum(source: &Source, wants: &Receiver<()>) -> io::Result<String> {
+    let unwanted = || io::Error::other("nobody wants the sum");
+    if wants.recv_timeout(HEAD_START) == Err(RecvTimeoutError::Disconnected) {
+        return Err(unwanted());
+    }
     let mut hash = Md5::new();
     let mut at = 0;
-    while !stop.is_cancelled() {
+    loop {
         let piece = source.read(at, READ_LEN)?;
         if piece.is_empty() {
-            break;
+            return Ok(HEXLOWER.encode(&hash.finalize()));
         }
         at += piece.len() as u64;
         hash.update(&piece);
+        if wants.try_recv() == Err(TryRecvError::Disconnected) {
+            return Err(unwanted());
+        }
     }
-    Ok(HEXLOWER.encode(&hash.finalize()))
 }
 
 #[cfg(test)]
