@@ -208,7 +208,7 @@ fn program(stream: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>, String) {
         buffer.clear();
         let mut rest = plain.as_slice();
         while !rest.is_empty() {
-            match demux.next(rest) {
+            match demux.next_piece(rest) {
                 Ok((taken, found)) => {
                     assert!(taken > 0, "it stands still");
                     match found {

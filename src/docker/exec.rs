@@ -141,8 +141,8 @@ impl Attached {
     ///
     /// # Errors
     /// [`Error::Strange`]
-    pub fn next(&mut self) -> Result<Option<(Stream, Bytes)>, Error> {
-        let (taken, found) = self.demux.next(&self.plain).map_err(|error| strange(START, error))?;
+    pub fn next_piece(&mut self) -> Result<Option<(Stream, Bytes)>, Error> {
+        let (taken, found) = self.demux.next_piece(&self.plain).map_err(|error| strange(START, error))?;
         let found = found.map(|(stream, piece)| (stream, piece.len()));
         let Some((stream, len)) = found else {
             self.plain.advance(taken);

@@ -26,6 +26,9 @@ pub enum FrameError {
     Cut,
 }
 
+/// Some of a frame: where the program wrote it, and what.
+pub type Piece<'a> = (Stream, &'a [u8]);
+
 /// Takes frames apart, in whatever pieces they arrive.
 #[derive(Debug, Default)]
 pub struct Demux {
@@ -42,7 +45,7 @@ impl Demux {
     ///
     /// # Errors
     /// [`FrameError::Header`]
-    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<(usize, Option<(Stream, &'a [u8])>), FrameError> {
+    pub fn next_piece<'a>(&mut self, bytes: &'a [u8]) -> Result<(usize, Option<Piece<'a>>), FrameError> {
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -111,7 +114,7 @@ mod tests {
         let (mut demux, mut out, mut err) = (Demux::default(), Vec::new(), Vec::new());
         for mut part in bytes.chunks(piece) {
             while !part.is_empty() {
-                let (taken, found) = demux.next(part)?;
+                let (taken, found) = demux.next_piece(part)?;
                 assert!(taken > 0);
                 match found {
                     Some((Stream::Stdout, bytes)) => out.extend_from_slice(bytes),

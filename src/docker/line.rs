@@ -131,10 +131,12 @@ impl Line {
 
 fn unreachable(socket: &Path, cause: io::Error) -> Error {
     let socket = socket.to_owned();
-    match cause.kind() {
-        io::ErrorKind::NotFound => Error::NoSocket { socket },
-        io::ErrorKind::PermissionDenied => Error::Forbidden { socket },
-        _ => Error::Line { socket, cause },
+    if cause.kind() == io::ErrorKind::NotFound {
+        Error::NoSocket { socket }
+    } else if cause.kind() == io::ErrorKind::PermissionDenied {
+        Error::Forbidden { socket }
+    } else {
+        Error::Line { socket, cause }
     }
 }
 

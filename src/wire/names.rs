@@ -14,7 +14,7 @@ pub(super) fn distinct<T>(
 ) -> Vec<T> {
     let mut seen = HashSet::new();
     let mut counts = |index: usize, id| {
-        if id == "" {
+        if str::is_empty(id) {
             remarks.push(format!("{what} number {} has no id and was left out", index + 1));
             return false;
         }

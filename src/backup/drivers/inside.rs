@@ -198,13 +198,11 @@ impl<'a> Running<'a> {
 
     /// Some engines tell a missing program by refusing to start it.
     fn not_started(&mut self, cause: docker::Error) -> DumpError {
-        match &cause {
-            docker::Error::Refused { message, .. } if is_missing(message) => {
-                self.is_over = true;
-                self.missing()
-            }
-            _ => self.container.failed(cause),
+        if matches!(&cause, docker::Error::Refused { message, .. } if is_missing(message)) {
+            self.is_over = true;
+            return self.missing();
         }
+        self.container.failed(cause)
     }
 
     fn missing(&self) -> DumpError {
@@ -254,7 +252,9 @@ impl Started<'_> {
         patience: Patience<'_>,
         take: &mut impl FnMut(&[u8]) -> Result<(), DumpError>,
     ) -> Result<(), DumpError> {
-        while let Some((stream, bytes)) = self.attached.next().map_err(|cause| self.running.broken(&cause))? {
+        while let Some((stream, bytes)) =
+            self.attached.next_piece().map_err(|cause| self.running.broken(&cause))?
+        {
             if self.running.sort(stream, &bytes)? {
                 take(&bytes)?;
             }
@@ -295,14 +295,10 @@ fn failure(tool: &str, how: &str, said: &str) -> DumpError {
 
 /// An engine may repeat what it was asked, the environment too.
 fn masked(cause: docker::Error, call: &Call) -> docker::Error {
-    match cause {
-        docker::Error::Refused { what, status, message } => {
-            let mut words = Tail::new(call.mask());
-            words.push(message.as_bytes());
-            docker::Error::Refused { what, status, message: words.text() }
-        }
-        other => other,
-    }
+    let docker::Error::Refused { what, status, message } = cause else { return cause };
+    let mut words = Tail::new(call.mask());
+    words.push(message.as_bytes());
+    docker::Error::Refused { what, status, message: words.text() }
 }
 
 /// As runc, crun and Podman say it.

@@ -118,7 +118,7 @@ impl Container {
             let mut attached = self.client.start(&exec, None).await?;
             let mut said = String::new();
             while attached.wait().await? {
-                while let Some((stream, bytes)) = attached.next()? {
+                while let Some((stream, bytes)) = attached.next_piece()? {
                     if stream == Stream::Stdout && said.len() < 16 {
                         said.push_str(&String::from_utf8_lossy(&bytes));
                     }
