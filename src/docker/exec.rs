@@ -114,7 +114,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Waits until something was read that [`Attached::next`] has not given; false at the end. Dropped in the middle,
+    /// Waits until something was read that [`Attached::next_piece`] has not given; false at the end. Dropped in the middle,
     /// nothing is lost.
     ///
     /// # Errors
