@@ -26,6 +26,8 @@ mod plane_kit;
 #[cfg(feature = "control-plane")]
 mod plane_objects;
 #[cfg(feature = "control-plane")]
+mod plane_parts;
+#[cfg(feature = "control-plane")]
 mod plane_rest;
 #[cfg(feature = "control-plane")]
 mod plane_runs;
@@ -36,3 +38,13 @@ mod replay;
 mod s3_store;
 mod s3_uploads;
 mod scripted;
+#[cfg(feature = "control-plane")]
+mod site;
+#[cfg(feature = "control-plane")]
+mod site_kills;
+#[cfg(feature = "control-plane")]
+mod site_uploads;
+#[cfg(feature = "control-plane")]
+mod site_ways;
+#[cfg(feature = "control-plane")]
+mod tap;

@@ -146,10 +146,25 @@ impl Peer {
 
     /// Connects and registers, counting on from `seq`. Answers the RegisterAck too.
     pub async fn register(plane: &Plane, key: &str, seq: u64, known: u64) -> (Self, v1::RegisterAck) {
+        Self::register_as(plane, key, seq, known, &[]).await
+    }
+
+    /// The same, with these capabilities.
+    pub async fn register_as(
+        plane: &Plane,
+        key: &str,
+        seq: u64,
+        known: u64,
+        capabilities: &[&str],
+    ) -> (Self, v1::RegisterAck) {
         let mut peer = Self::connect(plane, key).await.unwrap();
         peer.seq = seq;
-        let register =
-            v1::Register { hostname: "host".into(), last_known_config_version: known, ..Default::default() };
+        let register = v1::Register {
+            hostname: "host".into(),
+            last_known_config_version: known,
+            capabilities: capabilities.iter().map(|what| (*what).to_owned()).collect(),
+            ..Default::default()
+        };
         peer.say(Payload::Register(register)).await;
         match peer.hear().await.payload {
             Some(Payload::RegisterAck(ack)) => (peer, ack),
