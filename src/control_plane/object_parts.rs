@@ -78,6 +78,11 @@ impl ObjectStore {
         self.upload_dir(id).is_dir()
     }
 
+    /// Whether that upload is there and was not put together.
+    pub fn takes_parts(&self, id: &str) -> bool {
+        self.has_upload(id) && !self.upload_dir(id).join(DONE).exists()
+    }
+
     /// Where an upload's parts lie. The id must be one of ours: it came under a signature.
     fn upload_dir(&self, id: &str) -> PathBuf {
         self.root().join(UPLOADS).join(id)

@@ -48,8 +48,9 @@ impl Window {
 }
 
 impl Plane {
-    /// The upload that a run's next order names, valid until then; None for one PUT.
-    pub fn upload_for(&self, run: &Run, expires_at_ms: u64) -> io::Result<Option<Upload>> {
+    /// The upload that a run's next order names, valid until then; None for one PUT. One that is gone, or was put
+    /// together where parts are wanted, is followed by another.
+    pub fn upload_for(&self, run: &Run, expires_at_ms: u64, window: Window) -> io::Result<Option<Upload>> {
         let capable = self.store.read(|state| {
             let register = state.agents.get(&run.agent_id).and_then(|agent| agent.register.as_ref());
             register.is_some_and(|register| register.capabilities.iter().any(|what| what == CAPABILITY))
@@ -58,7 +59,11 @@ impl Plane {
         if !capable || !(self.limits.multipart || run.upload.is_some()) {
             return Ok(None);
         }
-        let known = run.upload.as_ref().filter(|upload| self.objects.has_upload(&upload.id));
+        let usable = |id: &str| match window.count {
+            Some(0) => self.objects.has_upload(id),
+            Some(_) | None => self.objects.takes_parts(id),
+        };
+        let known = run.upload.as_ref().filter(|upload| usable(&upload.id));
         let id = match known {
             Some(upload) => upload.id.clone(),
             None => keys::random_hex::<16>()?,
@@ -147,3 +152,7 @@ fn bounded(urls: impl Iterator<Item = String>) -> Vec<String> {
     });
     fits.collect()
 }
+
+#[cfg(test)]
+#[path = "offer_tests.rs"]
+mod tests;

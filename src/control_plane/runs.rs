@@ -115,7 +115,7 @@ impl Plane {
         let Some(base) = self.hub.look(&run.agent_id, |link| link.base_url.clone()) else { return Ok(()) };
         let dek = self.keys.open_dek(&run.id, &run.sealed_dek)?;
         let expires_at_ms = unix_ms() + self.limits.url_lifetime_ms;
-        run.upload = self.upload_for(&run, expires_at_ms)?;
+        run.upload = self.upload_for(&run, expires_at_ms, window)?;
         let upload = run.upload.clone();
         // Counted first: an agent's answer may be quicker than our own note. And claimed before it is made: what
         // nobody claims is removed.

@@ -96,10 +96,14 @@ fn report(order: &v1::RunBackup, object: &[u8]) -> Payload {
 }
 
 fn failed(order: &v1::RunBackup) -> Payload {
+    over(order, v1::JobStatus::Failed)
+}
+
+fn over(order: &v1::RunBackup, status: v1::JobStatus) -> Payload {
     Payload::JobUpdate(v1::JobUpdate {
         job_id: order.job_id.clone(),
         run_id: order.run_id.clone(),
-        status: v1::JobStatus::Failed.into(),
+        status: status.into(),
         error_message: "no such table".into(),
         ..Default::default()
     })
@@ -124,7 +128,7 @@ async fn parts_are_offered_to_an_agent_that_can_where_the_settings_allow_it() {
     assert_eq!((offer.part_size_bytes, offer.presigned_part_urls.len()), (8 << 20, 7));
     assert!(!offer.presigned_complete_url.is_empty() && !offer.presigned_abort_url.is_empty());
     assert!(!offer.presigned_put_url.is_empty(), "one PUT stays possible");
-    assert_eq!(can.uploads(), [offer.multipart_upload_id.clone()]);
+    assert_eq!(can.uploads(), std::slice::from_ref(&offer.multipart_upload_id));
 
     let mut cannot = Scene::new(&["pg_dump"], |_| {}).await;
     let mut off = Scene::new(&[MULTIPART], |config| config.multipart = false).await;
@@ -323,15 +327,9 @@ async fn an_upload_ends_with_its_run_also_where_the_agent_left_it_behind() {
         let order = scene.order().await;
         put(&creds(&order).presigned_part_urls[0], b"left behind").await;
         assert_eq!(scene.uploads().len(), 1, "{how}");
-        let cancelled = v1::JobStatus::Cancelled.into();
         let end = match how {
             "failed" => failed(&order),
-            "cancelled" => match failed(&order) {
-                Payload::JobUpdate(update) => {
-                    Payload::JobUpdate(v1::JobUpdate { status: cancelled, ..update })
-                }
-                other => other,
-            },
+            "cancelled" => over(&order, v1::JobStatus::Cancelled),
             "refused" => Payload::Ack(v1::Ack {
                 correlation_id: order.run_id.clone(),
                 accepted: false,

@@ -62,7 +62,7 @@ async fn expires_half_way(adjust: impl FnOnce(&mut Command), objects: Value, wha
     site.tap.hold(what, Where::Head);
     let id = site.order().await;
     site.tap.wait_until_held(PATIENCE);
-    let first = site.tap.seen()[0].expires_at_ms();
+    let first = site.tap.last(what).expires_at_ms();
     while unix_ms() <= first {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -81,7 +81,7 @@ async fn expires_half_way(adjust: impl FnOnce(&mut Command), objects: Value, wha
 
 #[actix::test]
 async fn parts_whose_urls_expire_while_the_dump_goes_on_get_fresh_ones() {
-    let objects = json!({"url_lifetime": "6s"});
+    let objects = json!({"url_lifetime": "8s"});
     let site = expires_half_way(as_it_comes, objects, What::Part(3)).await;
     let seen = site.tap.seen();
     let stored = seen.iter().filter(|seen| seen.status == Some(200) && seen.part().is_some()).count();
@@ -90,18 +90,18 @@ async fn parts_whose_urls_expire_while_the_dump_goes_on_get_fresh_ones() {
 
 #[actix::test]
 async fn parts_of_a_spool_whose_urls_expire_get_fresh_ones() {
-    expires_half_way(spooled, json!({"url_lifetime": "6s"}), What::Part(2)).await;
+    expires_half_way(spooled, json!({"url_lifetime": "8s"}), What::Part(2)).await;
 }
 
 #[actix::test]
 async fn a_completion_whose_url_expired_gets_a_fresh_one() {
-    let site = expires_half_way(spooled, json!({"url_lifetime": "6s"}), What::Complete).await;
+    let site = expires_half_way(spooled, json!({"url_lifetime": "8s"}), What::Complete).await;
     assert_eq!(site.tap.parts(), all_parts());
 }
 
 #[actix::test]
 async fn one_put_whose_url_expired_gets_a_fresh_one() {
-    let objects = json!({"url_lifetime": "6s", "multipart": false});
+    let objects = json!({"url_lifetime": "8s", "multipart": false});
     let site = expires_half_way(as_it_comes, objects, What::Put).await;
     assert_eq!(site.tap.count(What::Put), 2);
 }
@@ -188,4 +188,24 @@ async fn holds_the_limit(objects: Value, adjust: impl FnOnce(&mut Command)) {
 async fn the_limit_of_uploads_holds_for_all_parts_together_and_for_one_put() {
     holds_the_limit(json!({}), as_it_comes).await;
     holds_the_limit(json!({"multipart": false}), as_it_comes).await;
+}
+
+/// `SITE_MB=1000 cargo test --test agent flat -- --nocapture` is the long form, with its figures.
+#[actix::test]
+async fn memory_of_the_control_plane_stays_flat_whatever_the_object_is() {
+    const MOST_BYTES: u64 = 24 * 1024 * 1024;
+    let database_bytes =
+        std::env::var("SITE_MB").map_or(DATABASE_BYTES, |mb| mb.parse::<u64>().unwrap() * 1_000_000);
+    let mut site = Site::start(database_bytes, json!({}), None);
+    let before = site.plane().rss_bytes();
+    let agent = site.agent(as_it_comes);
+    let id = site.order().await;
+    let run = site.ended(&id).await;
+    assert_eq!(run["status"], "SUCCESS", "{run}");
+    let peak = site.plane().peak_rss_bytes();
+    println!(
+        "{database_bytes} B: control plane {before} -> {peak} B, agent's peak {} B",
+        agent.peak_rss_bytes()
+    );
+    assert!(peak < before + MOST_BYTES, "{before} -> {peak}");
 }

@@ -147,6 +147,11 @@ impl Tap {
         self.shared.lock().seen.clear();
     }
 
+    /// The last one of its kind.
+    pub fn last(&self, what: What) -> Seen {
+        self.seen().into_iter().rfind(|seen| seen.is(what)).unwrap()
+    }
+
     pub fn count(&self, what: What) -> usize {
         self.seen().iter().filter(|seen| seen.is(what)).count()
     }

@@ -155,6 +155,9 @@ impl Parts {
         let part_bytes = ledger.begin_upload(&self.signed_id(), sizes.part_bytes)?;
         let file = Arc::new(spool.reader()?);
         let mut stored = ledger.stored();
+        if !stored.is_empty() {
+            self.signed.begin();
+        }
         self.total_bytes.set(size_bytes);
         let count = u32::try_from(size_bytes.div_ceil(part_bytes)).unwrap_or(u32::MAX);
         let mut waiting = (1..=count)
@@ -183,7 +186,7 @@ impl Parts {
     }
 
     fn signed_id(&self) -> String {
-        self.signed.upload_id().to_owned()
+        self.signed.upload_id()
     }
 
     /// One part, until the store has it.
@@ -195,7 +198,17 @@ impl Parts {
             let found = found.map_err(|error| tries.why(error))?;
             tries.count += 1;
             let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
-                Ok(stored) => return Ok(stored),
+                Ok(stored) => {
+                    self.signed.begin();
+                    return Ok(stored);
+                }
+                // A life that was killed when the store had put its parts together comes back to an upload that is over.
+                Err(Tried::Final(gone))
+                    if gone.is_no_such_upload() && self.signed.is_replaceable(found.renewals) =>
+                {
+                    refused = Some(found.refusal(gone, refused));
+                    continue;
+                }
                 Err(Tried::Final(UploadError::Mismatch { place, what })) => {
                     tries.mismatches += 1;
                     if tries.mismatches >= MAX_MISMATCHES {

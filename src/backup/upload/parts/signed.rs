@@ -21,7 +21,9 @@ const NEARLY_OVER_MS: u64 = 2_000;
 
 /// What there is now.
 pub struct Signed {
-    upload_id: String,
+    upload_id: RefCell<String>,
+    /// The store has a part of it: another upload could not take its place.
+    begun: Cell<bool>,
     parts: RefCell<BTreeMap<u32, Secret>>,
     complete: RefCell<Secret>,
     abort: RefCell<Secret>,
@@ -80,7 +82,8 @@ impl Signed {
     ) -> Result<Self, UploadError> {
         Place::new(&multipart.complete_url, options.allow_insecure)?;
         let signed = Self {
-            upload_id: multipart.upload_id.clone(),
+            upload_id: RefCell::new(multipart.upload_id.clone()),
+            begun: Cell::new(false),
             parts: RefCell::default(),
             complete: RefCell::new(multipart.complete_url.clone()),
             abort: RefCell::new(multipart.abort_url.clone()),
@@ -105,8 +108,18 @@ impl Signed {
     }
 
     /// The store's name of the upload; may be empty.
-    pub fn upload_id(&self) -> &str {
-        &self.upload_id
+    pub fn upload_id(&self) -> String {
+        self.upload_id.borrow().clone()
+    }
+
+    /// The store has a part of this upload.
+    pub fn begin(&self) {
+        self.begun.set(true);
+    }
+
+    /// Whether the upload of a URL that was found after so many renewals may be replaced by another one, or was.
+    pub fn is_replaceable(&self, renewals: u64) -> bool {
+        !self.begun.get() || renewals < self.renewals.get()
     }
 
     fn look(&self, which: Which) -> Option<Secret> {
@@ -156,11 +169,18 @@ impl Signed {
         let Some(FreshUrls { expires_at_ms, multipart: Some(multipart), .. }) = fresh else {
             return Err(self.missing(which));
         };
-        if !self.upload_id.is_empty()
-            && !multipart.upload_id.is_empty()
-            && self.upload_id != multipart.upload_id
-        {
+        let other = {
+            let known = self.upload_id.borrow();
+            !known.is_empty() && !multipart.upload_id.is_empty() && *known != multipart.upload_id
+        };
+        if other && self.begun.get() {
             return Err(UploadError::OtherUpload);
+        }
+        if other {
+            tracing::info!(
+                "the store has lost the upload before a part of it was stored: another one begins"
+            );
+            self.upload_id.replace(multipart.upload_id.clone());
         }
         let undated = unix_ms() + u64::try_from(UNDATED_LIFE.as_millis()).unwrap_or(0);
         // The old ones end before the fresh ones: none is mixed up with them.

@@ -29,6 +29,8 @@ struct Held {
     faults: BTreeMap<String, Vec<&'static str>>,
     /// URLs of an earlier generation are refused for their age.
     generation: u32,
+    /// URLs of an earlier generation are of an upload that is over.
+    over: u32,
 }
 
 struct Shop {
@@ -110,11 +112,11 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         "POST" => "complete".into(),
         _ => "abort".into(),
     };
-    let (fault, stale) = {
+    let (fault, stale, gone) = {
         let mut held = held.lock().unwrap();
         held.requests.push((method.clone(), part, generation));
         let fault = held.faults.get_mut(&name).filter(|faults| !faults.is_empty()).map(|f| f.remove(0));
-        (fault, generation < held.generation)
+        (fault, generation < held.generation, generation < held.over)
     };
     let cut_at = if fault == Some("cut") { length / 2 } else { length };
     while body.len() < cut_at {
@@ -140,6 +142,7 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         None if method == "POST" && held.lock().unwrap().object.is_some() => {
             refused("404", "NoSuchUpload", "gone")
         }
+        None if gone => refused("404", "NoSuchUpload", "no"),
         None if stale => refused("403", "AccessDenied", "Request has expired"),
         None => done(&mut held.lock().unwrap(), &method, part, body),
     };
@@ -312,4 +315,48 @@ async fn urls_that_expire_or_run_out_are_asked_for_and_the_upload_goes_on() {
     };
     let packed = sent.unwrap();
     assert_eq!(shop.held().object.as_ref().unwrap().len() as u64, packed.size_bytes);
+}
+
+/// Uploads where URLs below a generation are of an upload that is over, and the server gives another one when asked.
+async fn upload_is_gone(over: u32, faults: &[(&str, &'static str)]) -> (Shop, Result<Packed, String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = Shop::new(faults).await;
+    shop.held().over = over;
+    let progress = Progress::new();
+    let mut options = options();
+    options.timing.fresh_urls = Duration::from_secs(10);
+    let parts = Parts::new(&shop.order(20), &options, &progress).unwrap().unwrap();
+    let server = async {
+        loop {
+            if progress.urls().question().is_some() {
+                let another = Multipart { upload_id: "u2".into(), ..shop.multipart(1, 20, 1) };
+                let expires_at_ms = unix_ms() + 600_000;
+                let (put_url, multipart) = (Default::default(), Some(another));
+                progress.urls().give(FreshUrls { put_url, expires_at_ms, multipart });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let sent = tokio::select! {
+        sent = stream(&parts, dir.path(), 500_000) => sent,
+        () = server => unreachable!(),
+    };
+    (shop, sent)
+}
+
+#[actix::test]
+async fn an_upload_that_is_over_before_a_part_is_stored_is_replaced_and_later_it_is_not() {
+    let (shop, sent) = upload_is_gone(1, &[]).await;
+    let packed = sent.unwrap();
+    let (object_len, requests) = {
+        let held = shop.held();
+        (held.object.as_ref().unwrap().len() as u64, held.requests.clone())
+    };
+    assert_eq!(object_len, packed.size_bytes);
+    let of_the_first = requests.iter().filter(|(_, _, generation)| *generation == 0).count();
+    assert!((1..=5).contains(&of_the_first), "nothing more went to the first one: {requests:?}");
+
+    let (_, sent) = upload_is_gone(0, &[("part 6", "gone")]).await;
+    let text = sent.unwrap_err();
+    assert!(text.contains("404 NoSuchUpload"), "{text}");
 }
