@@ -24,15 +24,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What an idle agent never calls is laid apart from what it calls: less of the binary is resident. The linkers of
-/// Linux know such scripts; for others, and for builds that are not for use, the order is the compiler's.
+/// What an idle agent never calls is laid apart from what it calls: less of the binary is resident. GNU ld and lld know
+/// such scripts, gold and mold do not: for them, and for builds that are not for use, the order is the compiler's.
 fn lay_out() {
     const LAYOUT: &str = "build/layout.ld";
     println!("cargo:rerun-if-changed={LAYOUT}");
     let is = |name: &str, value: &str| std::env::var(name).as_deref() == Ok(value);
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let mut linkers =
+        flags.split('\u{1f}').filter_map(|flag| flag.split_once("-fuse-ld=").map(|(_, linker)| linker));
     if let Ok(root) = std::env::var("CARGO_MANIFEST_DIR")
         && is("PROFILE", "release")
         && is("CARGO_CFG_TARGET_OS", "linux")
+        && linkers.all(|linker| ["bfd", "lld"].contains(&linker))
     {
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{root}/{LAYOUT}");
     }

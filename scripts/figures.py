@@ -145,6 +145,18 @@ async def peer(path):
     return time.monotonic() - before
 
 
+async def order(session, sink, run):
+    """Orders a backup into the sink. How long it took, and what the agent says of it."""
+    url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
+    before = time.monotonic()
+    await session.send("RunBackup", {
+        "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
+        "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 3600) * 1000),
+                         "final_s3_key": run}}, f"cmd-{run}")
+    done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 3600)
+    return time.monotonic() - before, done
+
+
 async def backup(binary, root, authority, runs, size):
     case = Case(binary, root / "backup", authority)
     case.folder.mkdir()
@@ -156,15 +168,8 @@ async def backup(binary, root, authority, runs, size):
         BACKUPY_DEV_ALLOW_INSECURE="true")
     ours, theirs, ratios, stored = [], [], [], []
     for number in range(runs + 1):
-        run = f"run-{number}"
-        url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
-        before = time.monotonic()
-        await session.send("RunBackup", {
-            "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
-            "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 600) * 1000),
-                             "final_s3_key": run}}, f"cmd-{number}")
-        done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 120)
-        mine, other = time.monotonic() - before, await peer(path)
+        mine, done = await order(session, sink, f"run-{number}")
+        other = await peer(path)
         if number == 0:
             continue  # the first warms the page cache for both
         ours.append(mine)
@@ -268,15 +273,7 @@ async def postgres(binary, root, authority, runs, size):
         pg_dump = server.client("pg_dump", "-Fc", "-Z0")
         ours, dumps, packs, ratios = [], [], [], []
         for number in range(runs + 1):
-            run = f"run-{number}"
-            url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
-            before = time.monotonic()
-            await session.send("RunBackup", {
-                "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
-                "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 3600) * 1000),
-                                 "final_s3_key": run}}, f"cmd-{number}")
-            done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 3600)
-            mine = time.monotonic() - before
+            mine, done = await order(session, sink, f"run-{number}")
             with open(os.devnull, "wb") as nothing:
                 dumping = await timed(*pg_dump, out=nothing)
             if number == 0:

@@ -3,8 +3,8 @@
 
 use crate::common;
 use crate::run::{CANCEL_LIMIT, Going, NICE, Site, Watch, failed, megabytes, timed};
-use crate::server::ok;
-use backupy_agent::model::{RunOutcome, Strategy, TargetSpec};
+use crate::server::{Server, ok};
+use backupy_agent::model::{Connection, Engine as Kind, RunOutcome, Strategy, TargetSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{Ipv4Addr, TcpListener};
@@ -45,10 +45,36 @@ pub trait Engine: Database {
     const TOOL: &'static str;
     /// Debian's package with it.
     const PACKAGE: &'static str;
+    /// Behind which the database is.
+    fn server(&self) -> &Server;
+    /// What a target by the server's socket has for a host: the socket's path, or its directory.
+    fn socket(&self) -> PathBuf;
+
     /// By the server's socket.
-    fn socket_target(&self) -> TargetSpec;
-    /// Kills the server.
-    fn kill(&self);
+    fn socket_target(&self) -> TargetSpec {
+        let mut target = self.target();
+        target.connection.host = self.socket().display().to_string();
+        target.connection.strategy = Strategy::UnixSocket;
+        target
+    }
+}
+
+/// The database of a server on this machine, read by `user` with [`PASSWORD`].
+pub fn by_tcp(engine: Kind, port: u16, database: &str, user: &str) -> TargetSpec {
+    TargetSpec {
+        id: "t1".into(),
+        engine: Some(engine),
+        display_name: "main".into(),
+        connection: Connection {
+            host: "127.0.0.1".into(),
+            port,
+            database: database.into(),
+            username: user.into(),
+            password_ref: format!("literal:{PASSWORD}").into(),
+            container_id: String::new(),
+            strategy: Strategy::Tcp,
+        },
+    }
 }
 
 /// Dumps, restores into a second one and compares; no secret in any command line.
@@ -139,7 +165,7 @@ pub fn whatever_ends_in_the_middle_ends_the_run<E: Engine>() {
 
     let going = site.begin(&target);
     site.until_dumping(E::TOOL);
-    server.kill();
+    server.server().kill();
     let error = failed(site.end(going), &target);
     assert!(error.contains(E::TOOL), "{error}");
 }

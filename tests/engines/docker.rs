@@ -138,7 +138,7 @@ fn whatever_ends_in_the_middle_inside_a_container_ends_the_run<E: Engine>() {
 
     let going = site.begin(&target);
     until_dumping(&site, &id, E::TOOL);
-    server.kill();
+    server.server().kill();
     let error = failed(site.end(going), &target);
     assert!(error.contains(E::TOOL), "{error}");
     nothing_is_left_inside(&id);

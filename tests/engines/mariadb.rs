@@ -1,10 +1,10 @@
 //! MariaDB, and what of MySQL can be tried with it.
 
-use crate::contract::{self, Database, Engine, PASSWORD, USER};
+use crate::contract::{self, Database, Engine, PASSWORD, USER, by_tcp};
 use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds, tool};
-use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use backupy_agent::model::{Engine as Kind, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -118,20 +118,7 @@ impl Database for Mariadb {
     }
 
     fn target(&self) -> TargetSpec {
-        TargetSpec {
-            id: "t1".into(),
-            engine: Some(Kind::Mariadb),
-            display_name: "main".into(),
-            connection: Connection {
-                host: "127.0.0.1".into(),
-                port: self.0.port,
-                database: NAME.into(),
-                username: USER.into(),
-                password_ref: format!("literal:{PASSWORD}").into(),
-                container_id: String::new(),
-                strategy: Strategy::Tcp,
-            },
-        }
+        by_tcp(Kind::Mariadb, self.0.port, NAME, USER)
     }
 }
 
@@ -139,15 +126,12 @@ impl Engine for Mariadb {
     const TOOL: &'static str = "mariadb-dump";
     const PACKAGE: &'static str = "mariadb-client";
 
-    fn socket_target(&self) -> TargetSpec {
-        let mut target = self.target();
-        target.connection.host = self.0.dir.path().join("s").display().to_string();
-        target.connection.strategy = Strategy::UnixSocket;
-        target
+    fn server(&self) -> &Server {
+        &self.0
     }
 
-    fn kill(&self) {
-        self.0.kill();
+    fn socket(&self) -> PathBuf {
+        self.0.dir.path().join("s")
     }
 }
 

@@ -2,10 +2,10 @@
 //! server, and writes an archive after the format's description. What a real one does with these arguments is not tried
 //! here.
 
-use crate::contract::{Database, Engine, NAME, PASSWORD, USER};
+use crate::contract::{Database, Engine, NAME, PASSWORD, USER, by_tcp};
 use crate::run::Site;
 use crate::server::{Server, as_user};
-use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use backupy_agent::model::{Engine as Kind, TargetSpec};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -72,20 +72,7 @@ impl Database for Mongodb {
     }
 
     fn target(&self) -> TargetSpec {
-        TargetSpec {
-            id: "t1".into(),
-            engine: Some(Kind::Mongodb),
-            display_name: "main".into(),
-            connection: Connection {
-                host: "127.0.0.1".into(),
-                port: self.0.port,
-                database: NAME.into(),
-                username: USER.into(),
-                password_ref: format!("literal:{PASSWORD}").into(),
-                container_id: String::new(),
-                strategy: Strategy::Tcp,
-            },
-        }
+        by_tcp(Kind::Mongodb, self.0.port, NAME, USER)
     }
 }
 
@@ -93,15 +80,12 @@ impl Engine for Mongodb {
     const TOOL: &'static str = "mongodump";
     const PACKAGE: &'static str = "mongodb-database-tools";
 
-    fn socket_target(&self) -> TargetSpec {
-        let mut target = self.target();
-        target.connection.host = self.0.dir.path().join("s").display().to_string();
-        target.connection.strategy = Strategy::UnixSocket;
-        target
+    fn server(&self) -> &Server {
+        &self.0
     }
 
-    fn kill(&self) {
-        self.0.kill();
+    fn socket(&self) -> PathBuf {
+        self.0.dir.path().join("s")
     }
 }
 

@@ -1,10 +1,10 @@
 //! PostgreSQL.
 
-use crate::contract::{Database, Engine, NAME, PASSWORD, USER};
+use crate::contract::{Database, Engine, NAME, PASSWORD, USER, by_tcp};
 use crate::restored::{Restorable, look_at, look_fails};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
-use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use backupy_agent::model::{Engine as Kind, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -148,20 +148,7 @@ impl Database for Postgres {
     }
 
     fn target(&self) -> TargetSpec {
-        TargetSpec {
-            id: "t1".into(),
-            engine: Some(Kind::Postgresql),
-            display_name: "main".into(),
-            connection: Connection {
-                host: "127.0.0.1".into(),
-                port: self.0.port,
-                database: NAME.into(),
-                username: USER.into(),
-                password_ref: format!("literal:{PASSWORD}").into(),
-                container_id: String::new(),
-                strategy: Strategy::Tcp,
-            },
-        }
+        by_tcp(Kind::Postgresql, self.0.port, NAME, USER)
     }
 }
 
@@ -169,15 +156,12 @@ impl Engine for Postgres {
     const TOOL: &'static str = "pg_dump";
     const PACKAGE: &'static str = "postgresql-client";
 
-    fn socket_target(&self) -> TargetSpec {
-        let mut target = self.target();
-        target.connection.host = self.0.dir.path().display().to_string();
-        target.connection.strategy = Strategy::UnixSocket;
-        target
+    fn server(&self) -> &Server {
+        &self.0
     }
 
-    fn kill(&self) {
-        self.0.kill();
+    fn socket(&self) -> PathBuf {
+        self.0.dir.path().to_path_buf()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Redis.
 
 use crate::common;
-use crate::contract::{Database, Engine, PASSWORD};
+use crate::contract::{Database, Engine, PASSWORD, by_tcp};
 use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, ok, own, succeeds, tool};
-use backupy_agent::model::{Connection, Engine as Kind, Strategy, TargetSpec};
+use backupy_agent::model::{Engine as Kind, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -84,20 +84,7 @@ impl Database for Redis {
     }
 
     fn target(&self) -> TargetSpec {
-        TargetSpec {
-            id: "t1".into(),
-            engine: Some(Kind::Redis),
-            display_name: "main".into(),
-            connection: Connection {
-                host: "127.0.0.1".into(),
-                port: self.0.port,
-                database: String::new(),
-                username: USER.into(),
-                password_ref: format!("literal:{PASSWORD}").into(),
-                container_id: String::new(),
-                strategy: Strategy::Tcp,
-            },
-        }
+        by_tcp(Kind::Redis, self.0.port, "", USER)
     }
 }
 
@@ -105,15 +92,12 @@ impl Engine for Redis {
     const TOOL: &'static str = "redis-cli";
     const PACKAGE: &'static str = "redis-tools";
 
-    fn socket_target(&self) -> TargetSpec {
-        let mut target = self.target();
-        target.connection.host = self.0.dir.path().join("s").display().to_string();
-        target.connection.strategy = Strategy::UnixSocket;
-        target
+    fn server(&self) -> &Server {
+        &self.0
     }
 
-    fn kill(&self) {
-        self.0.kill();
+    fn socket(&self) -> PathBuf {
+        self.0.dir.path().join("s")
     }
 }
 

@@ -1,6 +1,6 @@
 //! What flows through an established link: windows, barriers, commands, pings.
 
-use super::bench::{Bench, Dial, about, link, register_ack, window};
+use super::bench::{Bench, Dial, Server, about, link, register_ack, window};
 use actix::prelude::*;
 use backupy_agent::actors::messages::{BarrierPassed, Command, Confirms, LinkGone, Proof, Submit, Transmit};
 use backupy_agent::channel::LinkDown;
@@ -160,8 +160,8 @@ async fn a_ping_is_answered_by_an_ephemeral_ack_also_while_a_command_is_being_ta
     assert_eq!(answers, [("p-1", true, ""), ("new", false, "not supported by this agent version")]);
 }
 
-#[actix::test]
-async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
+/// Welcomed; each command takes 100 ms.
+async fn slow_commands() -> (Bench, Server) {
     let (memory, mut server) = link(64);
     let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
         Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
@@ -169,6 +169,12 @@ async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
     server.next_envelope().await;
     server.say("", register_ack(0, None));
     bench.link().await;
+    (bench, server)
+}
+
+#[actix::test]
+async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
+    let (bench, mut server) = slow_commands().await;
     let before = server.read.get();
     for n in 0..1000 {
         server.say(&n.to_string(), Payload::CancelJob(v1::CancelJob { job_id: "j".into() }));
@@ -183,13 +189,7 @@ async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
 
 #[actix::test]
 async fn what_a_command_takes_once_it_is_decoded_decides_whether_the_next_one_is_read() {
-    let (memory, mut server) = link(64);
-    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
-        Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
-    });
-    server.next_envelope().await;
-    server.say("", register_ack(0, None));
-    bench.link().await;
+    let (bench, mut server) = slow_commands().await;
     let before = server.read.get();
     // 24 kB on the wire, more than 4 MiB in memory.
     let targets = vec![v1::Target::default(); 12_000];
@@ -207,13 +207,7 @@ async fn what_a_command_takes_once_it_is_decoded_decides_whether_the_next_one_is
 
 #[actix::test]
 async fn of_configurations_that_wait_only_the_newest_is_applied_unless_an_answer_is_wanted() {
-    let (memory, mut server) = link(64);
-    let bench = Bench::with_dispatcher(Dial::Succeed(memory), |_| {
-        Box::pin(sleep(Duration::from_millis(100))) as ResponseFuture<()>
-    });
-    server.next_envelope().await;
-    server.say("", register_ack(0, None));
-    bench.link().await;
+    let (bench, mut server) = slow_commands().await;
     let configure = |id: &str, version| {
         let config = Some(v1::AgentConfig { version, ..v1::AgentConfig::default() });
         server.say(id, Payload::ConfigUpdate(v1::ConfigUpdate { config }));
