@@ -2,9 +2,10 @@
 
 use super::cancel::Cancel;
 use super::drivers::{self, DumpError, Host, Scratch};
+use super::dumped::{Dumped, Packed};
 use super::error::RunError;
 use super::outlet::Outlet;
-use super::pack::{Packed, Packing, pack};
+use super::pack::{Packing, pack};
 use super::pipe::{PipeWriter, Sink, pipe};
 use super::progress::Progress;
 use super::rate::Rate;
@@ -22,19 +23,6 @@ const HOPEFUL_RATIO: u64 = 8;
 /// Stopped threads that are still in a system call (a dead network file system) are left to themselves after
 /// this: a run that is cancelled must end within 2 s.
 const STOP_GRACE: Duration = Duration::from_millis(1_000);
-
-/// What a dump made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dumped {
-    /// The object.
-    pub packed: Packed,
-    /// Of the database.
-    pub engine_version: String,
-    /// What the engine gave, before compression.
-    pub plain_bytes: u64,
-    /// What it had as it went by; None where that was not counted.
-    pub manifest: Option<Manifest>,
-}
 
 /// What the reading thread knows of a dump that went well.
 struct Read {

@@ -3,11 +3,9 @@
 //! A file beside the spool, one sealed record after the other: each under a key that is derived from the run's
 //! own, bound to the run and to its place. A record that a crash cut ends the list; everything before it holds.
 
-use super::dump::Dumped;
+use super::dumped::{Dumped, Packed};
 use super::error::RunError;
-use super::pack::Packed;
 use super::spool::{Spool, SpoolError};
-use super::upload::parts::Stored;
 use crate::model::{Dek, Manifest, RunId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -39,6 +37,17 @@ enum Record {
     Upload { id: String, part_bytes: u64 },
     /// The store has that part.
     Part { number: u32, etag: String, md5: Option<[u8; 16]> },
+}
+
+/// A part that the store has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// From 1.
+    pub number: u32,
+    /// As the store gave it.
+    pub etag: String,
+    /// Of its bytes, where the store's ETag is one too.
+    pub md5: Option<[u8; 16]>,
 }
 
 /// The list of one spool.

@@ -1,5 +1,6 @@
 //! Compress, seal, hash, spool: what happens to a dump on its way to the disk.
 
+use super::dumped::Packed;
 use super::error::RunError;
 use super::outlet::{Outlet, OutletWriter};
 use super::pipe::{Item, PipeReader};
@@ -42,15 +43,6 @@ pub struct Packing {
     pub key: Dek,
     /// Watched while the spool grows.
     pub room: Room,
-}
-
-/// A sealed object in its spool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    /// Of the object, framing included.
-    pub size_bytes: u64,
-    /// Of the object: raw, as stores give it in base64 and the server gets it in hex.
-    pub sha256: [u8; 32],
 }
 
 type Sealed<'a> = Sealer<HashingWriter<OutletWriter<'a>>>;

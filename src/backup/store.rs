@@ -1,13 +1,13 @@
 //! The way from the database to the store: in parts while it is dumped, or by a spool.
 
-use super::dump::Dumped;
+use super::dumped::Dumped;
 use super::error::RunError;
 use super::hooks::Hooks;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Stored};
 use super::outlet::Outlet;
 use super::spool::{self, Spool};
 use super::thread::on_thread;
-use super::upload::parts::{ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, PartSink, Parts, SinkOptions, Stored};
+use super::upload::parts::{ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, PartSink, Parts, SinkOptions};
 use super::upload::{Put, UploadError};
 use super::{Cancel, CancelOnDrop, Job, Options, Progress, seal, verify};
 use crate::model::{Compression, SpoolUse};

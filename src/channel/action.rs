@@ -5,6 +5,9 @@ use crate::wire::v1;
 use bytes::Bytes;
 use std::time::Duration;
 
+/// Time since a moment that the owner fixed.
+pub type Moment = Duration;
+
 /// What the owner must do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

@@ -1,7 +1,7 @@
 //! End-to-end acks (protocol section 5): which durable messages of this link wait for theirs.
 
+use super::action::Moment;
 use super::limits::ACK_TIMEOUT;
-use super::session::Moment;
 use std::collections::BTreeMap;
 
 /// Messages that left through the socket and were not acknowledged, oldest first. The Queue's window

@@ -24,10 +24,7 @@ use inbound::Inbound;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use super::action::{Action, Mark};
-
-/// Time since a moment that the owner fixed.
-pub type Moment = Duration;
+pub use super::action::{Action, Mark, Moment};
 
 #[derive(Debug)]
 enum Phase {

@@ -1,12 +1,11 @@
 //! Requests and their answers.
 
-use super::line::{Line, strange};
+use super::line::{Line, Timing, strange};
 use super::{Error, message_of};
 use crate::http::Answer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The newest version that this client was written for. What it asks has not changed since 1.25.
@@ -14,28 +13,6 @@ const NEWEST: (u32, u32) = (1, 52);
 
 /// The first version whose programs can be given an environment (Docker 1.13, of 2017).
 const OLDEST: (u32, u32) = (1, 25);
-
-/// How long an engine may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// For one answer. Engines that start many containers at once are slow.
-    pub answer: Duration,
-    /// After so long without a word of a program it is asked after: the end of an output can get lost in an engine.
-    /// Dumps are silent for minutes while they wait for a lock.
-    pub silence: Duration,
-    /// An engine notes a program's end a moment before or after the end of its output.
-    pub settle: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            answer: Duration::from_secs(30),
-            silence: Duration::from_secs(15),
-            settle: Duration::from_secs(5),
-        }
-    }
-}
 
 /// An engine, with the version that both sides know.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 //! One connection to the engine, with one request and what comes back.
 
 use super::Error;
-use super::client::Timing;
 use crate::http::{self, Answer, BodyReader};
 use bytes::{Buf, BytesMut};
 use std::io;
@@ -19,6 +18,28 @@ const MAX_JSON_LEN: usize = 4 * 1024 * 1024;
 
 /// Read at once; Docker's frames have up to 32 KiB.
 const READ_LEN: usize = 64 * 1024;
+
+/// How long an engine may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// For one answer. Engines that start many containers at once are slow.
+    pub answer: Duration,
+    /// After so long without a word of a program it is asked after: the end of an output can get lost in an engine.
+    /// Dumps are silent for minutes while they wait for a lock.
+    pub silence: Duration,
+    /// An engine notes a program's end a moment before or after the end of its output.
+    pub settle: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(30),
+            silence: Duration::from_secs(15),
+            settle: Duration::from_secs(5),
+        }
+    }
+}
 
 /// A connection.
 #[derive(Debug)]

@@ -15,11 +15,12 @@ mod exec;
 mod frames;
 mod line;
 
-pub use client::{Client, Timing};
+pub use client::Client;
 pub use containers::{Container, Name, NameError};
 pub use error::Error;
 pub use exec::{Attached, Exec, ExecId, Program};
 pub use frames::{Demux, FrameError, Stream};
+pub use line::Timing;
 
 /// Where an engine listens that nobody moved.
 pub const SOCKET: &str = "/var/run/docker.sock";

@@ -1,8 +1,9 @@
 //! Changes become durable: one transaction, synced before it answers.
 
+use super::disk::Access;
 use super::fault::Fault;
 use super::finished::FinishedRuns;
-use super::live::{Access, begin};
+use super::live::begin;
 use super::quarantine::{Quarantined, Shelf, Why};
 use super::schema::{META, OUTBOX, RUNS, meta, outbox_place, record_bytes, run_json};
 use super::seal::{OVERHEAD_BYTES, Sealer};

@@ -1,7 +1,6 @@
 //! What the store asks of a file system, as traits: the tests put a disk in its place that loses or tears
 //! whatever was not synced.
 
-use super::live::Access;
 use crate::model::Space;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -9,6 +8,13 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+/// What the store may do with its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
 
 /// A directory's files.
 pub(super) trait Disk: Send + Sync {

@@ -28,13 +28,6 @@ impl Live {
     }
 }
 
-/// What the store may do with its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    Read,
-    Write,
-}
-
 /// redb with our cache.
 pub(super) fn builder(options: &Options) -> Builder {
     let mut builder = Builder::new();

@@ -65,9 +65,10 @@ pub use salvage::{Lost, LostMessage, Saved};
 pub use schema::MESSAGE_OVERHEAD_BYTES;
 
 use crate::model::{RunId, Space, StoreStatus};
+use disk::Access;
 use disk::Disk;
 use fault::{Fault, contained};
-use live::{Access, Live};
+use live::Live;
 use seal::Sealer;
 use secrecy::SecretString;
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! Making, opening and reopening the state file.
 
 use super::backend::StateFile;
-use super::disk::{Disk, HostDisk, Medium, copy, write_again};
+use super::disk::{Access, Disk, HostDisk, Medium, copy, write_again};
 use super::fault::{Fault, contained};
-use super::live::{Access, Live, begin, builder};
+use super::live::{Live, begin, builder};
 use super::lock::DirLock;
 use super::read::read_all;
 use super::schema;

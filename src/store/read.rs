@@ -1,8 +1,9 @@
 //! What is in the file. A record that does not open or decode is set aside, and its neighbours go on.
 
+use super::disk::Access;
 use super::fault::Fault;
 use super::finished::FinishedRuns;
-use super::live::{Access, Live, begin};
+use super::live::{Live, begin};
 use super::quarantine::{Broken, Place, Why, quarantine};
 use super::schema::{MAX_SEQ, META, OUTBOX, QUARANTINE, RUNS, meta, outbox_place, record_bytes, unused_seq};
 use super::seal::{OVERHEAD_BYTES, Sealer};

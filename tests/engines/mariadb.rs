@@ -4,7 +4,7 @@ use crate::contract::{self, Database, Engine, PASSWORD, USER, by_tcp};
 use crate::restored::{Restorable, look_at};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds, tool};
-use backupy_agent::model::{Engine as Kind, TargetSpec};
+use backupy_agent::model::{Engine as Kind, Strategy, TargetSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -41,8 +41,15 @@ const TERM_GRACE: Duration = Duration::from_millis(400);
 /// Between two looks at a process that is ending.
 pub const EXIT_LOOK: Duration = Duration::from_millis(5);
 
-/// Of output, read at once. The kernel's pipe is made as large, so that a tool seldom waits for us.
+/// Of output, read at once.
 pub const READ_LEN: usize = 256 * 1024;
+
+/// Of the kernel's pipe for output, as much as it gives to anybody: a tool seldom waits for us.
+const PIPE_LEN: i32 = 1024 * 1024;
+
+/// How long output gathers in a pipe of [`PIPE_LEN`] where it comes in small pieces. Tools write 4 KiB at a time: to be
+/// woken for each costs us and them more than to read it. Such a pipe still takes a gigabyte a second.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Of words, read at once: what a pipe of the kernel's usual size holds.
 const WORDS_LEN: usize = 64 * 1024;
@@ -74,6 +81,10 @@ pub struct Group {
     reaped: bool,
     /// What it left behind has been killed.
     cleared: bool,
+    /// Waited for before the next read of output.
+    gather: Duration,
+    /// The pipe is large enough to gather in.
+    gathers: bool,
     output: Option<File>,
     words: Option<File>,
     tail: Tail,
@@ -102,13 +113,22 @@ impl Group {
         drop(command);
         let output = leader.stdout.take().map(OwnedFd::from).map(File::from);
         let words = together.or_else(|| leader.stderr.take().map(OwnedFd::from)).map(File::from);
-        if let Some(output) = &output {
-            // A host may allow less: then the tool waits a little more often.
-            let _ = fcntl(output, FcntlArg::F_SETPIPE_SZ(READ_LEN as i32));
-        }
+        // A host may allow less: then the tool waits a little more often.
+        let large = |output| fcntl(output, FcntlArg::F_SETPIPE_SZ(PIPE_LEN)).is_ok();
+        let gathers = output.as_ref().is_some_and(large);
         // The kernel's numbers are far below 2^31.
         let id = Pid::from_raw(i32::try_from(leader.id()).unwrap_or(i32::MAX));
-        Ok(Self { leader, id, reaped: false, cleared: false, output, words, tail })
+        Ok(Self {
+            leader,
+            id,
+            reaped: false,
+            cleared: false,
+            gather: Duration::ZERO,
+            gathers,
+            output,
+            words,
+            tail,
+        })
     }
 
     /// Waits a moment for output, and keeps what the process says.
@@ -133,7 +153,10 @@ impl Group {
             self.hear()?;
         }
         if output && let Some(pipe) = &mut self.output {
-            match read(pipe, buffer)? {
+            std::thread::sleep(self.gather);
+            let len = read(pipe, buffer)?;
+            self.gather = if self.gathers && len < buffer.len() / 2 { GATHER } else { Duration::ZERO };
+            match len {
                 0 => self.output = None,
                 len => return Ok(Heard::Output(len)),
             }

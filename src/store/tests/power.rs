@@ -6,7 +6,7 @@
 
 use super::sim_disk::{Dice, Image, Op, Platter, SimDisk};
 use super::*;
-use crate::store::live::Access;
+use crate::store::disk::Access;
 use crate::store::live::begin;
 use std::collections::BTreeMap;
 use std::sync::Arc;

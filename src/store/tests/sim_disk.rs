@@ -2,8 +2,8 @@
 //! them leaves what was synced, and of the rest any part: writes in any subset, torn at sectors, lengths
 //! that did not arrive, names of which only the first few were recorded.
 
+use crate::store::disk::Access;
 use crate::store::disk::{Disk, Medium};
-use crate::store::live::Access;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

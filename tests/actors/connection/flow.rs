@@ -174,7 +174,7 @@ async fn slow_commands() -> (Bench, Server) {
 
 #[actix::test]
 async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
-    let (bench, mut server) = slow_commands().await;
+    let (bench, server) = slow_commands().await;
     let before = server.read.get();
     for n in 0..1000 {
         server.say(&n.to_string(), Payload::CancelJob(v1::CancelJob { job_id: "j".into() }));
@@ -189,7 +189,7 @@ async fn commands_keep_their_order_and_a_flood_of_them_waits_on_the_wire() {
 
 #[actix::test]
 async fn what_a_command_takes_once_it_is_decoded_decides_whether_the_next_one_is_read() {
-    let (bench, mut server) = slow_commands().await;
+    let (bench, server) = slow_commands().await;
     let before = server.read.get();
     // 24 kB on the wire, more than 4 MiB in memory.
     let targets = vec![v1::Target::default(); 12_000];
@@ -207,7 +207,7 @@ async fn what_a_command_takes_once_it_is_decoded_decides_whether_the_next_one_is
 
 #[actix::test]
 async fn of_configurations_that_wait_only_the_newest_is_applied_unless_an_answer_is_wanted() {
-    let (bench, mut server) = slow_commands().await;
+    let (bench, server) = slow_commands().await;
     let configure = |id: &str, version| {
         let config = Some(v1::AgentConfig { version, ..v1::AgentConfig::default() });
         server.say(id, Payload::ConfigUpdate(v1::ConfigUpdate { config }));

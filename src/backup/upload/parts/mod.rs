@@ -21,7 +21,7 @@ use super::retry::{MAX_MISMATCHES, Tries, too_late};
 use super::{Options, UploadError};
 use crate::backup::deadline::upload_deadline_ms;
 use crate::backup::error::RunError;
-use crate::backup::ledger::Ledger;
+use crate::backup::ledger::{Ledger, Stored};
 use crate::backup::progress::Progress;
 use crate::backup::spool::Spool;
 use crate::model::{RunOrder, unix_ms};
@@ -43,17 +43,6 @@ pub const ABORT_LIMIT_CANCELLED: Duration = Duration::from_secs(1);
 
 /// A run that failed has more time for it, but its end waits.
 pub const ABORT_LIMIT_FAILED: Duration = Duration::from_secs(10);
-
-/// A part that the store has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// From 1.
-    pub number: u32,
-    /// As the store gave it.
-    pub etag: String,
-    /// Of its bytes, where the store's ETag is one too.
-    pub md5: Option<[u8; 16]>,
-}
 
 /// An upload in parts that can begin.
 pub struct Parts {

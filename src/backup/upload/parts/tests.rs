@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::backup::cancel::Cancel;
+use crate::backup::dumped::Packed;
 use crate::backup::outlet::Outlet;
-use crate::backup::pack::{self, Packed};
+use crate::backup::pack;
 use crate::backup::pipe::pipe;
 use crate::backup::spool::Room;
 use crate::backup::test_store::options;
