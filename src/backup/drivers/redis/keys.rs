@@ -7,8 +7,8 @@
 
 use super::super::tally::Tally;
 
-/// Magic and four digits.
-const HEAD_LEN: u64 = 9;
+/// Behind the first letter: the rest of the name, and the version.
+const HEAD_REST_LEN: u64 = 8;
 
 /// Opcodes of the file, from the highest down.
 const EOF: u8 = 255;
@@ -22,6 +22,8 @@ const IDLE: u8 = 248;
 const MODULE_AUX: u8 = 247;
 const FUNCTION: u8 = 245;
 const SLOT_INFO: u8 = 244;
+/// Valkey's alone: Redis has this number for something else.
+const SLOT_IMPORT: u8 = 243;
 
 /// The largest number of a kind of value; what is above and no opcode is of a later version.
 const LAST_KIND: u8 = 25;
@@ -45,6 +47,8 @@ const MAX_TASKS: usize = 64;
 /// What is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
+    /// The first letter of the file.
+    Head,
     /// What comes next: an opcode, or the kind of a key's value.
     Opcode,
     /// Bytes that nobody looks at.
@@ -80,6 +84,10 @@ enum Of {
     Nodes,
     /// A time, and two strings.
     TimedFields,
+    /// The same as Valkey writes it: two strings and a time.
+    FieldsWithTime,
+    /// The first and the last of each.
+    Ranges,
     /// Of a stream: its groups, what is pending in them, and who has it.
     Groups(StreamForm),
     Pending,
@@ -107,6 +115,8 @@ enum Number {
 /// Where in the file the reader stands.
 pub struct Keys {
     tasks: Vec<Task>,
+    /// From RDB 12 on, the numbers of Redis and of Valkey mean different things.
+    is_valkey: bool,
     /// Bytes of a number that has come in pieces.
     partial: Vec<u8>,
     database: u64,
@@ -120,7 +130,8 @@ impl Keys {
     /// Before the first byte.
     pub fn new() -> Self {
         Self {
-            tasks: vec![Task::Skip(HEAD_LEN)],
+            tasks: vec![Task::Head],
+            is_valkey: false,
             partial: Vec::new(),
             database: 0,
             keys: 0,
@@ -163,6 +174,10 @@ impl Keys {
                 let here = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
                 *bytes = bytes.get(here..).unwrap_or_default();
                 self.again(Task::Skip(len - here as u64));
+            }
+            Task::Head => {
+                self.is_valkey = first(bytes) == Some(b'V');
+                self.tasks.push(Task::Skip(HEAD_REST_LEN));
             }
             Task::Opcode => {
                 if let Some(opcode) = first(bytes) {
@@ -234,6 +249,7 @@ impl Keys {
             MODULE_AUX => self.then(&[Task::Numbers(3), Task::ModulePart]),
             FUNCTION => self.tasks.push(Task::Strings(1)),
             SLOT_INFO => self.tasks.push(Task::Numbers(3)),
+            SLOT_IMPORT if self.is_valkey => self.then(&[Task::Strings(1), Task::Count(Of::Ranges)]),
             kind if kind <= LAST_KIND => {
                 self.keys += 1;
                 self.value(kind);
@@ -257,8 +273,9 @@ impl Keys {
             15 => self.stream(StreamForm::First),
             19 => self.stream(StreamForm::Second),
             21 => self.stream(StreamForm::Third),
-            24 => self.then(&[Task::Skip(TIME_BYTES), Task::Count(Of::TimedFields)]),
-            25 => self.then(&[Task::Skip(TIME_BYTES), Task::Strings(1)]),
+            22 if self.is_valkey => self.tasks.push(Task::Count(Of::FieldsWithTime)),
+            24 if !self.is_valkey => self.then(&[Task::Skip(TIME_BYTES), Task::Count(Of::TimedFields)]),
+            25 if !self.is_valkey => self.then(&[Task::Skip(TIME_BYTES), Task::Strings(1)]),
             _ => self.given_up = true,
         }
     }
@@ -279,6 +296,7 @@ impl Keys {
             Of::Packed => self.then(&[Task::Numbers(1), Task::Skip(number)]),
             Of::Strings => self.again(Task::Strings(number)),
             Of::Pairs => self.again(Task::Strings(number.saturating_mul(2))),
+            Of::Ranges => self.again(Task::Numbers(number.saturating_mul(2))),
             Of::Module => match number {
                 0 => {}
                 1 | 2 => self.then(&[Task::Numbers(1), Task::ModulePart]),
@@ -291,6 +309,7 @@ impl Keys {
             | Of::OldScores
             | Of::Nodes
             | Of::TimedFields
+            | Of::FieldsWithTime
             | Of::Groups(_)
             | Of::Pending
             | Of::Consumers(_)
@@ -305,6 +324,7 @@ impl Keys {
             Of::OldScores => self.then(&[Task::Strings(1), Task::OldDouble]),
             Of::Nodes => self.then(&[Task::Numbers(1), Task::Strings(1)]),
             Of::TimedFields => self.then(&[Task::Numbers(1), Task::Strings(2)]),
+            Of::FieldsWithTime => self.then(&[Task::Strings(2), Task::Skip(TIME_BYTES)]),
             Of::Groups(form) => self.then(&[
                 Task::Strings(1),
                 Task::Numbers(if form == StreamForm::First { 2 } else { 3 }),
@@ -318,7 +338,9 @@ impl Keys {
                 self.then(&[Task::Strings(1), times, Task::Count(Of::ConsumerPending)]);
             }
             Of::ConsumerPending => self.tasks.push(Task::Skip(STREAM_ID_BYTES)),
-            Of::Database | Of::Packed | Of::Strings | Of::Pairs | Of::Module => self.given_up = true,
+            Of::Database | Of::Packed | Of::Strings | Of::Pairs | Of::Ranges | Of::Module => {
+                self.given_up = true
+            }
         }
     }
 

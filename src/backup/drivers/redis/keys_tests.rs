@@ -69,3 +69,31 @@ fn what_is_not_known_or_not_whole_is_not_counted() {
     assert!(counted(&later, 5).is_none());
     assert_eq!(counted(b"REDIS0011\xff", 4).unwrap(), []);
 }
+
+#[test]
+fn what_only_valkey_writes_is_counted_in_its_files_and_nothing_of_redis_own() {
+    let valkey = |kind: u8, value: &[u8]| {
+        let mut out = b"VALKEY080".to_vec();
+        out.extend([SLOT_IMPORT, 3, b'j', b'o', b'b', 2, 1, 2, 0x40, 100, 0x40, 200]);
+        out.extend([SELECT_DB, 0, RESIZE_DB, 2, 0]);
+        key(&mut out, 0, &[1, b'v']);
+        key(&mut out, kind, value);
+        out.push(EOF);
+        out
+    };
+    // A field that is over at some time, and one that never is.
+    let mut fields = vec![2, 1, b'f', 1, b'v'];
+    fields.extend(1_795_491_575_571_i64.to_le_bytes());
+    fields.extend([1, b'g', 1, b'w']);
+    fields.extend((-1_i64).to_le_bytes());
+    let hash = valkey(22, &fields);
+    for piece in [1, 4, hash.len()] {
+        assert_eq!(counted(&hash, piece).unwrap(), [("db0".to_owned(), 2)], "in pieces of {piece}");
+    }
+    // What came later, and what is Redis' own.
+    for kind in [23, 24, 25] {
+        assert!(counted(&valkey(kind, &[0; 20]), 5).is_none(), "{kind}");
+    }
+    let redis = [b"REDIS0012", &hash[9..]].concat();
+    assert!(counted(&redis, 5).is_none());
+}

@@ -9,8 +9,9 @@ use super::keys::Keys;
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 use std::io::Write;
 
-/// What every RDB begins with.
-pub const MAGIC: &[u8; 5] = b"REDIS";
+/// What every RDB begins with: Redis' name and four digits of a version; from version 80 on, which Valkey 9 began, its own
+/// name and three.
+pub const MAGICS: [&[u8]; 2] = [b"REDIS", b"VALKEY"];
 
 /// The operation that ends an RDB.
 const END: u8 = 255;
@@ -21,8 +22,11 @@ const SUM_LEN: usize = 8;
 /// Of the end mark.
 const MARK_LEN: usize = 40;
 
-/// The shortest RDB: magic, four digits of version, end, checksum.
-const SHORTEST: usize = 9 + 1 + SUM_LEN;
+/// The name and the version.
+const HEAD_LEN: usize = 9;
+
+/// The shortest RDB: head, end, checksum.
+const SHORTEST: usize = HEAD_LEN + 1 + SUM_LEN;
 
 /// Held back until the end is known: it may be checksum and mark.
 const HELD_LEN: usize = 1 + SUM_LEN + MARK_LEN;
@@ -54,11 +58,12 @@ impl Rdb {
 
 impl Form for Rdb {
     fn take(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
-        if self.head.len() < MAGIC.len() {
-            let missing = (MAGIC.len() - self.head.len()).min(bytes.len());
+        if self.head.len() < HEAD_LEN {
+            let missing = (HEAD_LEN - self.head.len()).min(bytes.len());
             self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
-            if !MAGIC.starts_with(&self.head) {
-                return wrong("it does not begin with REDIS");
+            let begins = |magic: &&[u8]| self.head.starts_with(magic) || magic.starts_with(&self.head);
+            if !MAGICS.iter().any(begins) {
+                return wrong("it begins with neither REDIS nor VALKEY");
             }
         }
         let mut ready = (self.held.len() + bytes.len()).saturating_sub(HELD_LEN);
@@ -145,6 +150,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_rdb_of_valkey_9_is_one_too() {
+        // Out of Valkey 9.1.2: a string, and a hash with a field that expires.
+        let mut dump =
+            b"VALKEY080\xfa\nvalkey-ver\x059.1.2\xfa\nredis-bits\xc0@\xfa\x05ctime\xc2\x13\xf9\x04k\
+            \xfa\x08used-mem\xc2X\xef\x11\x00\xfa\x0erepl-stream-db\xc0\x00\
+            \xfa\x07repl-id(a1d7bea7d8c04a2e894b92a09c5d0173613dcbd2\xfa\x0brepl-offset\xc1\xb4\x00\
+            \xfa\x08aof-base\xc0\x00\xfe\x00\xfb\x02\x00\x00\x01a\x01b\
+            \x16\x01h\x01\x01f\x01v\x13\xd6{\x0b\xa2\x01\x00\x00\xff\x07s&\xc8\xbd\xe5\xca-"
+                .to_vec();
+        let (mut form, mut out) = (Rdb::new(), Vec::new());
+        form.take(&[&dump[..], MARK].concat(), &mut out).unwrap();
+        form.finish(&mut out).unwrap();
+        assert_eq!(out, dump);
+        assert_eq!(form.tally().unwrap().rows()["db0"], 2);
+        dump[100] ^= 1;
+        assert!(judge(&dump, 33).is_err() && judge(b"VALKYRIE", 3).is_err());
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl<'a> Feed<'a> {
             Engine::Mysql | Engine::Mariadb => {
                 Box::new(mariadb::Mariadb::create(place(&["mysql"])?, engine == Engine::Mysql)?)
             }
-            Engine::Redis => Box::new(redis::Redis::create(place(&["redis", "valkey"])?)?),
+            Engine::Redis => Box::new(redis::Redis::create(place(&["redis", "valkey"])?, &head)?),
             Engine::Mongodb => return Err(Failure::NotRestorable { what: "a dump of MongoDB" }),
         };
         self.going = Some((restorer, reader));

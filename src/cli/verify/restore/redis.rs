@@ -11,11 +11,16 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
+/// Each is in a package of its name.
+const REDIS: &str = "redis-server";
+const VALKEY: &str = "valkey-server";
 const CLIENTS: [&str; 2] = ["redis-cli", "valkey-cli"];
 
 /// A server that has more of them says so in its own settings, and refuses an RDB with more than it was given.
 const DATABASES: &str = "4096";
+
+/// How a server says that it is older than the file.
+const TOO_NEW: [&str; 2] = ["Can't handle RDB format version", "Wrong signature trying to load DB"];
 
 /// The file that a server loads.
 const FILE: &str = "dump.rdb";
@@ -25,17 +30,20 @@ pub struct Redis {
     server: Option<Running>,
     file: File,
     place: Place,
+    name: &'static str,
     program: PathBuf,
     client: PathBuf,
 }
 
 impl Redis {
-    /// Makes the file.
+    /// Makes the file for a dump that begins with `head`: what Valkey writes under its own name, only Valkey reads.
     ///
     /// # Errors
     /// [`Failure::ServerTools`], [`Failure::Write`].
-    pub fn create(place: Place) -> Result<Self, Failure> {
-        let program = tools::find(&SERVERS, "redis-server")?;
+    pub fn create(place: Place, head: &[u8]) -> Result<Self, Failure> {
+        let servers: &[_] = if head.starts_with(b"VALKEY") { &[VALKEY] } else { &[REDIS, VALKEY] };
+        let name = servers.first().copied().unwrap_or(REDIS);
+        let program = tools::find(servers, name)?;
         let client = tools::find(&CLIENTS, "redis-tools")?;
         let path = place.join(FILE);
         let file = OpenOptions::new()
@@ -47,7 +55,20 @@ impl Redis {
         if let Some(user) = place.user() {
             chown(&path, Some(user.uid), Some(user.gid)).map_err(|errno| Failure::Write(errno.into()))?;
         }
-        Ok(Self { server: None, file, place, program, client })
+        Ok(Self { server: None, file, place, name, program, client })
+    }
+
+    /// It reads the file before anything else: why it ended is about that.
+    fn judged(&self, how: &str) -> Failure {
+        let said = |words: &&str| {
+            let lines = self.server.as_ref().and_then(|server| server.lines_with(words));
+            lines.is_some_and(|lines| !lines.is_empty())
+        };
+        if !TOO_NEW.iter().any(said) {
+            return Failure::Restored(format!("{} {how}", self.name));
+        }
+        let how = format!("{how}; the dump is of a newer server: install its package here");
+        Failure::Server { name: self.name, how }
     }
 
     fn ask(&self, section: &str) -> Result<String, String> {
@@ -66,13 +87,12 @@ impl Restorer for Redis {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
         command.args(["--databases", DATABASES, "--dbfilename", FILE, "--unixsocketperm", "700"]);
         command.arg("--dir").arg(self.place.path()).arg("--unixsocket").arg(self.place.join("s"));
-        let mut server = Running::start(&self.place, "redis-server", command)?;
+        let mut server = Running::start(&self.place, self.name, command)?;
         let loaded =
             server.until(|| self.ask("persistence").is_ok_and(|said| field(&said, "loading") == Some(0)));
         self.server = Some(server);
         match loaded {
-            // It reads the file before anything else: what it says is about that.
-            Err(Failure::Server { name, how }) => return Err(Failure::Restored(format!("{name} {how}"))),
+            Err(Failure::Server { how, .. }) => return Err(self.judged(&how)),
             loaded => loaded?,
         }
         // It has all of it in memory.
