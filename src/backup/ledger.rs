@@ -5,7 +5,7 @@
 
 use super::dumped::{Dumped, Packed};
 use super::error::RunError;
-use super::spool::{Spool, SpoolError};
+use super::spool::{Room, Spool, SpoolError};
 use crate::model::{Dek, Manifest, RunId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -55,6 +55,7 @@ pub struct Stored {
 pub struct Ledger {
     file: Option<File>,
     path: PathBuf,
+    room: Room,
     key: LessSafeKey,
     count: u32,
     upload: Option<(String, u64)>,
@@ -70,11 +71,11 @@ impl KeyType for Len32 {
 }
 
 impl Ledger {
-    /// An empty list beside the spool; written once there is something to say.
+    /// An empty list beside the spool; written once there is something to say, where `room` allows it.
     ///
     /// # Errors
     /// [`RunError::WrappedKey`], [`RunError::Internal`].
-    pub fn new(spool_path: &Path, run: &RunId, key: &Dek) -> Result<Self, RunError> {
+    pub fn new(spool_path: &Path, run: &RunId, key: &Dek, room: &Room) -> Result<Self, RunError> {
         let plain = key.plain().ok_or(RunError::WrappedKey { len: key.as_received().len() })?;
         let refused = |_| RunError::Internal("no key could be derived for the spool's ledger".into());
         let mut bytes = zeroize::Zeroizing::new([0; 32]);
@@ -83,7 +84,8 @@ impl Ledger {
         prk.expand(&info, Len32).and_then(|okm| okm.fill(&mut *bytes)).map_err(refused)?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).map_err(refused)?);
         let path = path_of(spool_path);
-        Ok(Self { file: None, path, key, count: 0, upload: None, stored: Vec::new() })
+        let room = room.clone();
+        Ok(Self { file: None, path, room, key, count: 0, upload: None, stored: Vec::new() })
     }
 
     /// What an earlier life noted of that spool; None where it is not known to be whole.
@@ -189,6 +191,7 @@ impl Ledger {
         let len = u32::try_from(NONCE_LEN + sealed.len()).unwrap_or(0);
         let bytes = [&len.to_be_bytes()[..], &nonce, &sealed].concat();
         if let Some(file) = &mut self.file {
+            self.room.ensure(self.path.parent().unwrap_or(&self.path), bytes.len() as u64)?;
             file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(failed)?;
         }
         self.count += 1;
@@ -234,7 +237,7 @@ mod tests {
     }
 
     fn ledger(spool: &Spool, key: u8) -> Ledger {
-        Ledger::new(spool.path(), &"r".into(), &vec![key; 32].into()).unwrap()
+        Ledger::new(spool.path(), &"r".into(), &vec![key; 32].into(), &Room::default()).unwrap()
     }
 
     #[test]

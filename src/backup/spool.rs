@@ -12,10 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What a run must leave free on the spool's file system: the state file and the logs live there too.
 pub const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How often a growing spool asks for the free space: far less than the guard, and a system call that
-/// costs microseconds.
-const ROOM_CHECK_BYTES: u64 = 8 * 1024 * 1024;
-
 /// Every spool's name ends so; nothing else in the directory is touched.
 const SUFFIX: &str = ".part";
 
@@ -172,7 +168,7 @@ impl Spool {
     pub fn writer(&self, room: &Room) -> Result<SpoolWriter, SpoolError> {
         let emptied = self.file.set_len(0).and_then(|()| self.handle_at_start());
         let file = emptied.map_err(|cause| self.failed(cause))?;
-        Ok(SpoolWriter { file, path: self.path.clone(), room: room.clone(), unchecked: 0 })
+        Ok(SpoolWriter::over(file, self.path.clone(), room))
     }
 
     /// A reader at the beginning. Its position is its own.
@@ -226,40 +222,31 @@ impl Drop for Spool {
     }
 }
 
-/// Writes a spool.
+/// Writes a spool, never into the guard: before each write it asks for the free space, a system call of a microsecond
+/// beside a frame of a mebibyte.
 #[derive(Debug)]
 pub struct SpoolWriter {
     file: File,
     path: PathBuf,
     room: Room,
-    unchecked: u64,
 }
 
 impl SpoolWriter {
     /// Watches a file of its own, for what is not the spool but fills the same disk.
     pub fn over(file: File, path: PathBuf, room: &Room) -> Self {
-        Self { file, path, room: room.clone(), unchecked: 0 }
+        Self { file, path, room: room.clone() }
     }
 
     /// The file.
     pub fn into_file(self) -> File {
         self.file
     }
-
-    fn check_room(&mut self, more: usize) -> io::Result<()> {
-        self.unchecked += more as u64;
-        if self.unchecked >= ROOM_CHECK_BYTES {
-            self.unchecked = 0;
-            let dir = self.path.parent().unwrap_or(&self.path);
-            self.room.ensure(dir, 0).map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
 }
 
 impl Write for SpoolWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check_room(bytes.len())?;
+        let dir = self.path.parent().unwrap_or(&self.path);
+        self.room.ensure(dir, bytes.len() as u64).map_err(io::Error::other)?;
         self.file.write(bytes).map_err(|cause| {
             if cause.kind() == io::ErrorKind::Interrupted {
                 return cause;

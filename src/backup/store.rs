@@ -169,7 +169,8 @@ impl Run<'_> {
         hooks: &mut Hooks<'_>,
     ) -> Result<Dumped, RunError> {
         let (dir, run_id) = (&self.options.spool_dir, &self.job.order.run_id);
-        let mut ledger = Ledger::new(&spool::path_of(dir, run_id), run_id, &self.job.order.dek)?;
+        let room = &self.options.room;
+        let mut ledger = Ledger::new(&spool::path_of(dir, run_id), run_id, &self.job.order.dek, room)?;
         let known = ledger.recover();
         let known =
             known.and_then(|dumped| Some((Spool::reopen(dir, run_id, dumped.packed.size_bytes)?, dumped)));
