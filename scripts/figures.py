@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import secrets
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -187,7 +188,7 @@ async def backup(binary, root, authority, runs, size):
 
 
 class Postgres:
-    """A server of its own on loopback, for this host only and without passwords, with one generated table."""
+    """A server of its own on loopback, for this host only and without passwords."""
 
     def __init__(self, folder):
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
@@ -217,29 +218,20 @@ class Postgres:
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"] if os.geteuid() == 0 else []
         return [*user, str(self.programs / program), *arguments]
 
-    def client(self, program, *arguments):
-        return [str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres",
+    def client(self, program, *arguments, database="postgres"):
+        return [str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database,
                 *arguments]
 
-    def fill(self, size):
-        """Rows of words, which compress about as well as an application's. The same 16 MB come again and again: far
-        beyond the window of the compressors that are measured."""
-        dice = random.Random(7)
-        words = ["".join(dice.choices("etaoinshrdlucmfwyp", k=dice.randint(2, 9))) for _ in range(20000)]
-        rows = [f"{' '.join(dice.choices(words, k=2))}\t{dice.choice(words)}{dice.randint(1, 999)}@example.com\t"
-                f"{' '.join(dice.choices(words, k=14))}\t{dice.random() * 500:.2f}\n" for _ in range(110_000)]
-        block = "".join(rows).encode()
-        subprocess.run(self.client("psql", "-q", "-c", "create table orders (customer text, email text, note text, "
-                                   "total numeric)"), check=True)
-        copy = subprocess.Popen(self.client("psql", "-q", "-c", "copy orders from stdin"), stdin=subprocess.PIPE)
-        for _ in range(max(1, round(size / len(block)))):
-            copy.stdin.write(block)
-        copy.stdin.close()
-        if copy.wait():
-            raise SystemExit("figures: the table could not be filled")
+    def sql(self, database, *statements):
+        for statement in statements:
+            subprocess.run(self.client("psql", "-q", "-c", statement, database=database), check=True)
+
+    def fill(self, name, table, rows):
+        """A database of its own with one table, which the dice make the same each time."""
+        self.sql("postgres", f"create database {name}")
         # What the first reader of new rows writes, nobody who is measured shall write.
-        subprocess.run(self.client("psql", "-q", "-c", "vacuum analyze orders"), check=True)
-        subprocess.run(self.client("psql", "-q", "-c", "checkpoint"), check=True)
+        self.sql(name, f"create table orders as select {table} from (select setseed(0.7)) dice, "
+                       f"generate_series(1, {rows}) i", "vacuum analyze orders", "checkpoint")
 
     def stop(self):
         self.server.send_signal(3)
@@ -254,49 +246,66 @@ async def timed(*command, out=None):
     return time.monotonic() - before
 
 
+# Rows as applications have them, and rows of which nearly every byte is a random one: about 200 bytes each in a dump.
+TABLES = {
+    "rows": """i as id, md5(i::text)::uuid as uid, (random() * 1e6)::int as customer,
+        now() - random() * interval '400 days' as at,
+        (array['created', 'paid', 'shipped', 'refunded', 'cancelled'])[1 + (random() * 4)::int] as state,
+        jsonb_build_object('ip', (random() * 255)::int || '.' || (random() * 255)::int || '.10.7',
+            'agent', 'Mozilla/5.0 (X11; Linux x86_64) v' || (random() * 100)::int,
+            'amount', round((random() * 500)::numeric, 2), 'sku', 'SKU-' || (random() * 99999)::int) as body""",
+    "hashes": """i as id, md5(i::text) as name, random() as weight, now() - random() * interval '400 days' as at,
+        md5(random()::text) || md5(random()::text) || md5(random()::text) as token""",
+}
+
+
 async def postgres(binary, root, authority, runs, size):
-    """From RunBackup to BackupCompleted, in turn with pg_dump alone and zstd alone: whichever is slower of the two
-    bounds any backup that dumps and compresses."""
-    case = Case(binary, root / "pg", authority)
-    case.folder.mkdir()
+    """From RunBackup to BackupCompleted, in turn with pg_dump alone and zstd alone, of which the slower one bounds any
+    backup that dumps and compresses, and with both as one pipeline of the shell."""
     server = Postgres(root)
     try:
-        server.fill(size)
-        sink = Sink()
-        target = {"id": "target-1", "type": POSTGRESQL, "display_name": "figures",
-                  "connection": {"host": "127.0.0.1", "port": server.port, "database": "postgres",
-                                 "username": "postgres"}}
-        job = {"id": "job-1", "target_id": "target-1", "compression": "zstd", "encryption_enabled": True}
-        greet = {"heartbeat": 30, "config": {"version": 1, "jobs": [job], "targets": [target]}}
-        plane, agent, session = await case.pair(greet=greet, BACKUPY_LOG_LEVEL="info", BACKUPY_DEV_ALLOW_INSECURE="true")
-        dump = case.folder / "dump"
-        pg_dump = server.client("pg_dump", "-Fc", "-Z0")
-        ours, dumps, packs, ratios = [], [], [], []
-        for number in range(runs + 1):
-            mine, done = await order(session, sink, f"run-{number}")
-            with open(os.devnull, "wb") as nothing:
-                dumping = await timed(*pg_dump, out=nothing)
-            if number == 0:
-                with open(dump, "wb") as file:
-                    await timed(*pg_dump, out=file)
-            packing = await timed("zstd", "-3", "-T2", "-q", "-f", "-o", f"{dump}.zst", str(dump))
-            if number == 0:
-                continue  # the first warms the caches for all of them
-            ours.append(mine)
-            dumps.append(dumping)
-            packs.append(packing)
-            ratios.append(mine / max(dumping, packing))
-        peak = agent.memory("VmHWM") / MIB
-        await case.finish()
+        for name, table in TABLES.items():
+            server.fill(name, table, size // 200)
+            await postgres_table(binary, root, authority, runs, server, name)
     finally:
         server.stop()
-    packed = Path(f"{dump}.zst").stat().st_size / MIB
-    print(f"PostgreSQL dump of {dump.stat().st_size / 1e6:.0f} MB:  {spread(ours, 's', 2)}")
-    print(f"pg_dump -Fc -Z0:   {spread(dumps, 's', 2)}")
-    print(f"zstd -3 -T2:       {spread(packs, 's', 2)}")
-    print(f"ratio to slower:   {spread(ratios, 'times', 2)}")
-    print(f"stored:            {done['size_bytes'] / MIB:.0f} MiB sealed, {packed:.0f} MiB by zstd alone")
-    print(f"peak memory:       {peak:.1f} MiB RSS over all {runs + 1} runs", flush=True)
+
+
+async def postgres_table(binary, root, authority, runs, server, name):
+    case = Case(binary, root / name, authority)
+    case.folder.mkdir()
+    sink = Sink()
+    target = {"id": "target-1", "type": POSTGRESQL, "display_name": "figures",
+              "connection": {"host": "127.0.0.1", "port": server.port, "database": name, "username": "postgres"}}
+    job = {"id": "job-1", "target_id": "target-1", "compression": "zstd", "encryption_enabled": True}
+    greet = {"heartbeat": 30, "config": {"version": 1, "jobs": [job], "targets": [target]}}
+    plane, agent, session = await case.pair(greet=greet, BACKUPY_LOG_LEVEL="info", BACKUPY_DEV_ALLOW_INSECURE="true")
+    dump, packed = case.folder / "dump", case.folder / "dump.zst"
+    pg_dump = server.client("pg_dump", "-Fc", "-Z0", database=name)
+    zstd = ["zstd", "-3", "-T2", "-q", "-f", "-o", str(packed)]
+    with open(dump, "wb") as file:
+        await timed(*pg_dump, out=file)
+    times = {"the agent": [], "pg_dump -Fc -Z0": [], "zstd -3 -T2": [], "pg_dump | zstd": []}
+    for number in range(runs + 1):
+        mine, done = await order(session, sink, f"run-{number}")
+        with open(os.devnull, "wb") as nothing:
+            dumping = await timed(*pg_dump, out=nothing)
+        packing = await timed(*zstd, str(dump))
+        piped = await timed("sh", "-c", f"{shlex.join(pg_dump)} | {shlex.join(zstd)}")
+        if number:  # the first warms the caches for all of them
+            for kept, time_taken in zip(times.values(), (mine, dumping, packing, piped)):
+                kept.append(time_taken)
+    peak = agent.memory("VmHWM") / MIB
+    ours, dumps, packs, pipes = times.values()
+    print(f"PostgreSQL, {name}, dump of {dump.stat().st_size / 1e6:.0f} MB")
+    for what, values in times.items():
+        print(f"  {what + ':':17}{spread(values, 's', 2)}")
+    slower = [mine / max(pair) for mine, *pair in zip(ours, dumps, packs)]
+    print(f"  ratio to slower: {spread(slower, 'times', 2)}")
+    print(f"  ratio to both:   {spread([mine / piped for mine, piped in zip(ours, pipes)], 'times', 2)}")
+    print(f"  stored:          {done['size_bytes'] / MIB:.0f} MiB sealed, {packed.stat().st_size / MIB:.0f} MiB by zstd")
+    print(f"  peak memory:     {peak:.1f} MiB RSS over all {runs + 1} runs", flush=True)
+    await case.finish()
 
 
 async def main():

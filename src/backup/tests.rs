@@ -182,6 +182,31 @@ fn feed(
     })
 }
 
+/// Rows as a script or an archive has them.
+fn rows(count: u32) -> Vec<u8> {
+    let mut rows = Vec::new();
+    for n in 0..count {
+        let hash = digest(&SHA256, &n.to_le_bytes());
+        let (id, rest) = hash.as_ref().split_at(8);
+        let state = ["created", "paid", "shipped", "refunded"][usize::from(rest[0] % 4)];
+        let at = format!("2026-0{}-1{} 12:{:02}:07", 1 + rest[1] % 9, rest[2] % 9, rest[3] % 60);
+        writeln!(rows, "{n}\t{id:02x?}\t{state}\t{at}\t{{\"amount\": {}.{}}}", rest[4], rest[5]).unwrap();
+    }
+    rows
+}
+
+#[test]
+fn at_the_level_for_dumps_rows_pack_as_small_as_by_zstds_own() {
+    let rows = rows(100_000);
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Arc::new(Spool::create(dir.path(), &"r".into()).unwrap());
+    let packed = feed(&spool, Compression::Zstd, Room::default(), |writer| writer.write_all(&rows).is_ok());
+    let (ours, theirs) = (packed.unwrap().unwrap().size_bytes, zstd::encode_all(&rows[..], 3).unwrap().len());
+    assert!(ours * 100 < theirs as u64 * 102, "{ours} beside {theirs} of {}", rows.len());
+    let object = std::fs::read(spool.path()).unwrap();
+    assert!(open(&object, Compression::Zstd) == rows);
+}
+
 #[test]
 fn a_dump_that_dies_half_way_is_never_an_object() {
     let dir = tempfile::tempdir().unwrap();

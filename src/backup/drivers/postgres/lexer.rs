@@ -72,6 +72,13 @@ impl Lexer {
         match self.want {
             Want::Raw(len) => Ok(self.gather(len, bytes).then_some(Token::Raw(&self.kept))),
             Want::Number => {
+                // Each row begins with one: nearly always all of it is there.
+                if self.kept.is_empty()
+                    && let Some((whole, rest)) = bytes.split_at_checked(1 + self.number_len)
+                {
+                    *bytes = rest;
+                    return Ok(Some(Token::Number(number(whole)?)));
+                }
                 if !self.gather(1 + self.number_len, bytes) {
                     return Ok(None);
                 }
