@@ -31,9 +31,11 @@ MIB = 1024 * 1024
 
 
 class Sink:
-    """An object store that reads an object as fast as it comes and keeps nothing."""
+    """An object store that reads objects and parts as fast as they come and keeps nothing. `seconds`: how long it takes
+    before it answers, as a store does that is far away."""
 
-    def __init__(self):
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.taken = 0
@@ -56,10 +58,21 @@ class Sink:
                       if line.startswith(b"content-length:"))
         left = length - len(body)
         while left:
-            left -= connection.recv_into(buffer)
-        self.taken = length
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            left -= connection.recv_into(buffer, min(left, MIB))
+        time.sleep(self.seconds)
+        body = b"<CompleteMultipartUploadResult/>" if head.startswith(b"POST") else b""
+        connection.sendall(b"HTTP/1.1 200 OK\r\netag: \"opaque\"\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+                           % len(body) + body)
         connection.close()
+
+    def creds(self, key, parts):
+        """Where that object goes; with URLs for so many parts, where there are any."""
+        url = f"http://127.0.0.1:{self.port}/bucket/{key}?signature={secrets.token_hex(8)}"
+        creds = {"presigned_put_url": url, "expires_at_ms": int((time.time() + 3600) * 1000), "final_s3_key": key}
+        if parts:
+            creds |= {"presigned_part_urls": [f"{url}&partNumber={number + 1}" for number in range(parts)],
+                      "presigned_complete_url": url}
+        return creds
 
 
 def spread(values, unit, digits=1):
@@ -146,22 +159,35 @@ async def peer(path):
     return time.monotonic() - before
 
 
-async def order(session, sink, run):
+async def order(session, sink, run, parts=0):
     """Orders a backup into the sink. How long it took, and what the agent says of it."""
-    url = f"http://127.0.0.1:{sink.port}/bucket/{run}?signature={secrets.token_hex(8)}"
     before = time.monotonic()
-    await session.send("RunBackup", {
-        "job_id": "job-1", "run_id": run, "manual_trigger": True, "encrypted_dek": os.urandom(32),
-        "upload_creds": {"presigned_put_url": url, "expires_at_ms": int((time.time() + 3600) * 1000),
-                         "final_s3_key": run}}, f"cmd-{run}")
+    await session.send("RunBackup", {"job_id": "job-1", "run_id": run, "manual_trigger": True,
+                                     "encrypted_dek": os.urandom(32), "upload_creds": sink.creds(run, parts)},
+                       f"cmd-{run}")
     done = await session.wait_for("BackupCompleted", lambda result: result["run_id"] == run, 3600)
     return time.monotonic() - before, done
+
+
+async def streamed(binary, root, authority, runs, path):
+    """The same file in parts, while it is read: nothing is spooled, and what is on its way is in memory. The store takes
+    its time, so that every buffer there may be is there."""
+    case = Case(binary, root / "streamed", authority)
+    case.folder.mkdir()
+    plane, agent, session = await case.pair(
+        greet={"heartbeat": 30, "config": config(1, path)}, BACKUPY_LOG_LEVEL="info",
+        BACKUPY_DEV_ALLOW_INSECURE="true")
+    sink = Sink(seconds=0.3)
+    times = [(await order(session, sink, f"run-{number}", parts=1000))[0] for number in range(runs)]
+    print(f"in parts:          {spread(times, 's', 2)}")
+    print(f"peak memory:       {agent.memory('VmHWM') / MIB:.1f} MiB RSS over all {runs} runs", flush=True)
+    await case.finish()
 
 
 async def backup(binary, root, authority, runs, size):
     case = Case(binary, root / "backup", authority)
     case.folder.mkdir()
-    path = case.folder / "sample.db"
+    path = root / "sample.db"
     sample(path, size)
     sink = Sink()
     plane, agent, session = await case.pair(
@@ -327,6 +353,7 @@ async def main():
             await idle(binary, root, authority, options.minutes)
         if options.only in (None, "backup"):
             await backup(binary, root, authority, options.runs, options.size_mb * 10**6)
+            await streamed(binary, root, authority, options.runs, root / "sample.db")
         if options.only in (None, "postgres"):
             await postgres(binary, root, authority, options.runs, options.postgres_mb * 10**6)
     finally:

@@ -32,7 +32,7 @@ fn without_any_layer_the_documented_defaults_hold() {
     assert!(settings.docker.discovery && !settings.hooks.enabled && !settings.update.enabled);
     assert_eq!(settings.backup.spool_dir, PathBuf::from("/var/lib/backup-agent/spool"));
     assert_eq!((settings.backup.zstd_level, settings.backup.gzip_level), (3, 6));
-    assert!((1..=64).contains(&settings.backup.threads));
+    assert!((1..=4).contains(&settings.backup.threads));
     for row in loaded.rows.iter().filter(|row| row.key != "server.agent_key") {
         assert_eq!(row.source, "default", "{}", row.key);
     }

@@ -5,15 +5,15 @@ pub const MAX_PARTS: u64 = 10_000;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Where the server leaves it to us: large enough for 80 GB, small enough for three of them in memory.
+/// Where the server leaves it to us: large enough for 80 GB, small enough for two on their way and one that is filled.
 const DEFAULT_PART_BYTES: u64 = 8 * MIB;
 
 /// S3 takes no larger part.
 const MAX_PART_BYTES: u64 = 5 * 1024 * MIB;
 
-/// What parts may hold of memory, all together: the run's other buffers take about as much, and the whole agent
-/// stays under 64 MiB.
-pub const MEMORY_BYTES: u64 = 32 * MIB;
+/// What parts may hold of memory, all together: the whole agent, with 10 MiB of its own, four compressors and the
+/// buffers of a run, stays under 64 MiB.
+pub const MEMORY_BYTES: u64 = 24 * MIB;
 
 /// Connections that carry parts at once. Two fill a line whose store answers slowly; more only share it.
 const MAX_PARALLEL: usize = 4;
