@@ -10,6 +10,9 @@
 //! | [`channel`] | backoff, session, dial |
 //! | [`store`] | the state file: sealing, outbox, runs |
 //! | [`object`] | the backup object format, decryption tokens |
+//! | [`process`] | child processes, and the switch that stops a run |
+//! | [`spool`] | ciphertext on the disk, and the room that it leaves |
+//! | [`drivers`] | how the database of each engine becomes a stream of bytes |
 //! | [`backup`] | a run: dump, compress, seal, spool, upload, verify |
 //! | [`docker`] | the Docker engine's API over its socket |
 //! | [`http`] | answers of HTTP/1.1 servers taken apart, no I/O |
@@ -30,11 +33,14 @@ pub mod cli;
 pub mod control_plane;
 pub mod daemon;
 pub mod docker;
+pub mod drivers;
 pub mod http;
 pub mod model;
 pub mod object;
 pub mod probe;
+pub mod process;
 pub mod settings;
+pub mod spool;
 pub mod store;
 pub mod telemetry;
 pub mod trust;

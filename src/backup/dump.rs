@@ -1,17 +1,17 @@
 //! From the database to the sealed spool: one thread reads, one packs, zstd's workers compress.
 
-use super::cancel::Cancel;
-use super::drivers::{self, DumpError, Host, Scratch};
 use super::dumped::{Dumped, Packed};
 use super::error::RunError;
 use super::outlet::Outlet;
 use super::pack::{Packing, pack};
-use super::pipe::{PipeWriter, Sink, pipe};
+use super::pipe::{PipeWriter, pipe};
 use super::progress::Progress;
 use super::rate::Rate;
 use super::secrets::hide_password;
 use super::thread::on_thread;
+use crate::drivers::{self, DumpError, Host, Scratch, Sink};
 use crate::model::{Compression, Manifest, TargetSpec};
+use crate::process::Cancel;
 use std::io::{self, Write};
 use std::time::Duration;
 use tokio::sync::oneshot;

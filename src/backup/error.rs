@@ -1,8 +1,8 @@
 //! Why a run ended without an object. The texts go to the server and into logs: no secret is in them.
 
-use super::drivers::DumpError;
-use super::spool::SpoolError;
 use super::upload::UploadError;
+use crate::drivers::DumpError;
+use crate::spool::SpoolError;
 use std::io;
 
 /// A run's failure.

@@ -1,7 +1,7 @@
 //! A spool that stays: it gets a name of its own instead of going to a store.
 
 use super::error::RunError;
-use super::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::File;
@@ -44,8 +44,8 @@ fn rename_to_nothing(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::spool::Room;
     use crate::model::RunId;
+    use crate::spool::Room;
     use std::io::Write;
 
     #[test]

@@ -5,8 +5,8 @@
 
 use super::dumped::{Dumped, Packed};
 use super::error::RunError;
-use super::spool::{Room, Spool, SpoolError};
 use crate::model::{Dek, Manifest, RunId};
+use crate::spool::{Room, Spool, SpoolError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -217,7 +217,7 @@ impl Ledger {
 
 /// Beside the spool.
 fn path_of(spool: &Path) -> PathBuf {
-    spool.with_extension(super::spool::LEDGER_EXTENSION)
+    spool.with_extension(crate::spool::LEDGER_EXTENSION)
 }
 
 #[cfg(test)]

@@ -12,10 +12,7 @@
 //! Between the two threads a few buffers go round (`pipe`); nothing grows with the database. Only
 //! ciphertext touches the disk. Nothing here knows of the control plane's connection: a run goes on without it.
 
-pub mod cancel;
-mod child;
 mod deadline;
-pub mod drivers;
 mod dump;
 mod dumped;
 mod error;
@@ -24,14 +21,12 @@ pub mod hooks;
 mod job;
 mod keep;
 mod ledger;
-mod mask;
 mod outlet;
 mod pack;
 mod pipe;
 mod progress;
 mod rate;
 mod secrets;
-pub mod spool;
 mod store;
 #[cfg(test)]
 mod test_store;
@@ -42,22 +37,20 @@ pub mod upload;
 mod urls;
 mod verify;
 
-pub use cancel::{Cancel, CancelOnDrop};
-pub use child::Manners;
 pub use deadline::{UNDATED_LIFE, expiry_text, upload_deadline_ms};
 pub use dumped::{Dumped, Packed};
 pub use error::RunError;
 pub use job::Job;
-pub use pipe::Sink;
 pub use progress::Progress;
 pub use rate::Rate;
-pub use spool::Room;
 pub use urls::{FreshUrls, UrlDesk, UrlsWanted};
 
+use crate::drivers;
 use crate::model::{Completed, Compression, JobSpec, RunId, RunOutcome, SpoolUse, TargetSpec};
+use crate::process::Cancel;
+use crate::spool::{self, Room, Spool};
 use outlet::Outlet;
 use pack::Packing;
-use spool::Spool;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Where the sealed stream goes: into a spool, or up in parts while it is made.
 
 use super::error::RunError;
-use super::spool::{Room, Spool, SpoolWriter};
 use super::upload::parts::{PartSink, PartWriter};
+use crate::spool::{Room, Spool, SpoolWriter};
 use std::io::{self, Write};
 use std::sync::Arc;
 

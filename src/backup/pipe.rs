@@ -1,7 +1,8 @@
 //! The way from the thread that reads a database to the thread that packs it: a few buffers that go
 //! round, so that memory stays the same however large the database is.
 
-use super::cancel::Cancel;
+use crate::drivers::Sink;
+use crate::process::Cancel;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use zeroize::Zeroizing;
@@ -21,12 +22,6 @@ pub enum Item {
     Restart,
     /// The dump ended well; a pipe that closes without it carried half a dump.
     End,
-}
-
-/// Where a driver writes its dump.
-pub trait Sink: Write {
-    /// Voids everything that was written: the dump begins again from its first byte.
-    fn restart(&mut self) -> io::Result<()>;
 }
 
 /// The filling end.

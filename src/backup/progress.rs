@@ -1,9 +1,9 @@
 //! How far a run is: written by its threads, looked at once a second by whoever reports it.
 
 use super::events::Events;
-use super::mask::Mask;
 use super::urls::UrlDesk;
 use crate::model::{EventLevel, RunEvent, RunOrder, Secret, Step};
+use crate::process::Mask;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 

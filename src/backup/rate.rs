@@ -1,6 +1,6 @@
 //! Not faster than the host's owner allows: a bucket that all runs of the agent share.
 
-use super::cancel::Cancel;
+use crate::process::Cancel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

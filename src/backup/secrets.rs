@@ -1,8 +1,8 @@
 //! What a run must not show: known before anything is done, and looked up again where it may have changed.
 
-use super::drivers;
 use super::job::Job;
 use super::progress::Progress;
+use crate::drivers;
 use crate::model::TargetSpec;
 
 /// Everything that the run is given.

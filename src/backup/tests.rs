@@ -2,11 +2,11 @@
 
 use super::pack::pack;
 use super::pipe::{PipeWriter, pipe};
-use super::spool::SpoolError;
 use super::test_store::{Act, OK, Store, options};
 use super::*;
 use crate::model::{Connection as Place, Engine, Space};
 use crate::object::{Opener, Order};
+use crate::spool::SpoolError;
 use ring::digest::{SHA256, digest};
 use rusqlite::Connection;
 use std::io::{Read, Write};

@@ -1,11 +1,11 @@
 //! A second look at the spool: what cannot be opened again is no backup.
 
-use super::cancel::Cancel;
 use super::error::RunError;
-use super::spool::{Spool, SpoolError};
 use super::thread::on_thread;
 use crate::model::{Compression, Dek};
 use crate::object::{HashingReader, Opener, Order};
+use crate::process::Cancel;
+use crate::spool::{Spool, SpoolError};
 use std::future::Future;
 use std::io::{self, Read};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ mod restore;
 
 use super::opening::{Failure, Key, OpeningArgs, Report};
 use super::{CliResult, print, print_json};
-use crate::backup::drivers::Tally;
+use crate::drivers::Tally;
 use indicatif::DecimalBytes;
 use recorded::Recorded;
 use restore::{Restored, restore};

@@ -8,11 +8,12 @@ use backupy_agent::actors::messages::{
     Submit, Submitted,
 };
 use backupy_agent::actors::runner::{Executor, Runner, RunnerDeps, RunnerNeighbours};
-use backupy_agent::backup::{self, Cancel, Job, Progress};
+use backupy_agent::backup::{self, Job, Progress};
 use backupy_agent::model::{
     Completed, Compression, Connection, Engine, JobSpec, MaintenanceWindow, Plan, RunOrder, RunOutcome,
     RunPhase, RunRecord, RunStatus, TargetSpec,
 };
+use backupy_agent::process::Cancel;
 use backupy_agent::store::{Change, Recovered, StoreError};
 use backupy_agent::wire::v1::JobStatus;
 use backupy_agent::wire::{Payload, v1};

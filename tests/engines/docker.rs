@@ -183,8 +183,8 @@ fn a_tool_that_an_earlier_life_left_in_the_container_is_ended_before_the_next_du
             "/dev/null",
         ]);
     };
-    left(&backupy_agent::backup::drivers::mark(Some("this host"), "t1"));
-    left(&backupy_agent::backup::drivers::mark(Some("this host"), "t2"));
+    left(&backupy_agent::drivers::mark(Some("this host"), "t1"));
+    left(&backupy_agent::drivers::mark(Some("this host"), "t2"));
     assert_eq!(inside(&id).len(), 2);
     site.success(&in_container(server.target(), "db"));
     common::eventually("the one that was left is gone, and nobody else's", GONE_LIMIT, || {

@@ -2,10 +2,12 @@
 
 use crate::common;
 use crate::store::Store;
-use backupy_agent::backup::drivers::{Host, Tools};
-use backupy_agent::backup::{Cancel, Job, Manners, Options, Progress, Rate, Room, execute, hooks, upload};
+use backupy_agent::backup::{Job, Options, Progress, Rate, execute, hooks, upload};
+use backupy_agent::drivers::{Host, Tools};
 use backupy_agent::model::{Completed, Compression, JobSpec, RunOrder, RunOutcome, TargetSpec, unix_ms};
 use backupy_agent::object::{Opener, Order};
+use backupy_agent::process::{Cancel, Manners};
+use backupy_agent::spool::Room;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, copy};

@@ -1,7 +1,8 @@
 //! Who does a run's work.
 
-use crate::backup::{self, Cancel, CancelOnDrop, Job, Progress};
+use crate::backup::{self, Job, Progress};
 use crate::model::{JobSpec, RunId, RunOutcome, TargetSpec};
+use crate::process::{Cancel, CancelOnDrop};
 use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -66,7 +67,7 @@ impl Executor for ThreadExecutor {
     }
 
     fn forget(&self, run: &RunId) {
-        backup::spool::remove_of(&self.options.spool_dir, run);
+        crate::spool::remove_of(&self.options.spool_dir, run);
     }
 
     fn clear_leftovers(&self, keep: &[RunId]) {
@@ -101,8 +102,8 @@ mod tests {
             zstd_level: 3,
             gzip_level: 6,
             threads: 1,
-            room: backup::Room::default(),
-            host: backup::drivers::Host::default(),
+            room: crate::spool::Room::default(),
+            host: crate::drivers::Host::default(),
             read_rate: backup::Rate::default(),
             upload,
             hooks: backup::hooks::Options::default(),

@@ -1,8 +1,11 @@
 //! What the host's owner says about runs, as runs take it: the same for those that a server orders and for `backup`.
 
-use crate::backup::{Manners, Options, Rate, Room, drivers, hooks, upload};
+use crate::backup::{Options, Rate, hooks, upload};
 use crate::channel::Routes;
+use crate::drivers;
+use crate::process::Manners;
 use crate::settings::{RunSettings, Stores};
+use crate::spool::Room;
 use std::sync::Arc;
 
 /// Of the settings; hooks are only a server's.

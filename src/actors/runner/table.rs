@@ -1,10 +1,11 @@
 //! The runs that the Runner knows, and what of them can be seen.
 
 use super::Answer;
-use crate::backup::{Cancel, CancelOnDrop, Progress};
+use crate::backup::Progress;
 use crate::model::{
     Completed, JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Step, TargetId,
 };
+use crate::process::{Cancel, CancelOnDrop};
 use actix::SpawnHandle;
 use std::collections::VecDeque;
 use tokio::time::Instant;

@@ -7,13 +7,13 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
-use super::cancel::Cancel;
 use super::error::RunError;
 use super::job::Job;
 use super::progress::Progress;
 use super::secrets::hide_password;
 use super::thread::on_thread;
 use crate::model::{JobSpec, RunOutcome};
+use crate::process::Cancel;
 use shell::{End, Ran};
 use std::ffi::OsString;
 use std::io;

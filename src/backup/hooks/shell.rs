@@ -1,7 +1,7 @@
 //! One shell command: a process group of its own, a limit of time, the end of what it said.
 
-use crate::backup::child::{EXIT_LOOK, Group, Heard, Manners, Streams, Tail, command};
-use crate::backup::mask::Mask;
+use crate::process::Mask;
+use crate::process::{EXIT_LOOK, Group, Heard, Manners, Streams, Tail, command};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -72,7 +72,7 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::child::KEPT_LEN;
+    use crate::process::KEPT_LEN;
     use std::os::unix::process::ExitStatusExt;
     use std::sync::atomic::{AtomicBool, Ordering};
 

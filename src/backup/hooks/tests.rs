@@ -1,8 +1,9 @@
 use super::super::secrets;
-use super::{Cancel, Hooks, Job, MAX_COMMAND_BYTES, MAX_HOOKS, Options, Progress, RunError, check};
+use super::{Hooks, Job, MAX_COMMAND_BYTES, MAX_HOOKS, Options, Progress, RunError, check};
 use crate::model::{
     Compression, Connection, Engine, EventLevel, JobSpec, RunEvent, RunOrder, RunOutcome, Step, TargetSpec,
 };
+use crate::process::Cancel;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,14 @@
 //! Uploads against a store that misbehaves in every way.
 
 use super::*;
+use crate::backup::Packed;
 use crate::backup::outlet::Outlet;
 use crate::backup::pipe::pipe;
-use crate::backup::spool::{Room, Spool};
 use crate::backup::test_store::{Act, OK, QUERY, Request, Store, options};
-use crate::backup::{Cancel, Packed};
 use crate::backup::{Progress, pack};
 use crate::model::{Compression, Dek, RunOrder};
+use crate::process::Cancel;
+use crate::spool::{Room, Spool};
 use std::io::Write;
 use tokio::time::Instant;
 

@@ -4,13 +4,13 @@ use super::super::opening::Target;
 use super::super::progress::Progress as Bar;
 use super::{Args, CliError, failed, warn_of};
 use crate::actors::runner::run_options;
-use crate::backup::{
-    Cancel, CancelOnDrop, Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks, spool,
-};
+use crate::backup::{Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks};
 use crate::model::{
     Completed, Dek, EventLevel, JobId, JobSpec, RunOrder, Secret, SysExit, TargetSpec, unix_ms,
 };
+use crate::process::{Cancel, CancelOnDrop};
 use crate::settings::RunSettings;
+use crate::spool;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;

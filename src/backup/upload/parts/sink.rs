@@ -3,9 +3,9 @@
 use super::super::http::Source;
 use super::size::Sizes;
 use crate::backup::error::RunError;
-use crate::backup::spool::{Room, SpoolError, SpoolWriter};
 use crate::model::Dek;
 use crate::object::{Opener, Order};
+use crate::spool::{Room, SpoolError, SpoolWriter};
 use bytes::Bytes;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -303,11 +303,11 @@ impl Read for PartReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::Cancel;
     use crate::backup::outlet::Outlet;
     use crate::backup::pack::{Packing, pack};
     use crate::backup::pipe::pipe;
     use crate::model::Compression;
+    use crate::process::Cancel;
 
     #[test]
     fn parts_are_planned_once_the_engine_has_told_what_it_expects() {

@@ -1,15 +1,15 @@
 //! Uploads in parts, against a store that keeps them apart, puts them together, and misbehaves when told.
 
 use super::*;
-use crate::backup::cancel::Cancel;
 use crate::backup::dumped::Packed;
 use crate::backup::outlet::Outlet;
 use crate::backup::pack;
 use crate::backup::pipe::pipe;
-use crate::backup::spool::Room;
 use crate::backup::test_store::options;
 use crate::backup::urls::FreshUrls;
 use crate::model::{Compression, Dek, Multipart};
+use crate::process::Cancel;
+use crate::spool::Room;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;

@@ -7,7 +7,7 @@ use super::super::super::opening::Failure;
 use super::place::Place;
 use super::server::{self, Running};
 use super::{Found, Restorer, tools};
-use crate::backup::drivers::{DumpReader, Tally};
+use crate::drivers::{DumpReader, Tally};
 use data_encoding::HEXUPPER;
 use std::fs::File;
 use std::path::PathBuf;

@@ -16,9 +16,9 @@ mod sqlite;
 mod tools;
 
 use super::super::opening::{Failure, Key, OpeningArgs, Report};
-use crate::backup::drivers::{DumpReader, HEAD_LEN, Tally, engine_of};
-use crate::backup::{Room, spool};
+use crate::drivers::{DumpReader, HEAD_LEN, Tally, engine_of};
 use crate::model::Engine;
+use crate::spool::{self, Room};
 use place::Place;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use super::super::super::opening::Failure;
 use super::place::Place;
 use super::server::{self, Running};
 use super::{Found, Restorer, tools};
-use crate::backup::drivers::{DumpReader, Tally};
+use crate::drivers::{DumpReader, Tally};
 use nix::unistd::chown;
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -4,7 +4,7 @@
 use super::super::super::opening::Failure;
 use super::place::Place;
 use super::{Found, Restorer};
-use crate::backup::drivers::{DumpReader, Tally};
+use crate::drivers::{DumpReader, Tally};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc::O_TMPFILE;
 use nix::unistd::linkat;

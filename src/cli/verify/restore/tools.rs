@@ -1,7 +1,7 @@
 //! Where the programs of a server are.
 
 use super::super::super::opening::Failure;
-use crate::backup::drivers::Tools;
+use crate::drivers::Tools;
 use std::path::PathBuf;
 
 /// Servers lie where only root's `PATH` leads.

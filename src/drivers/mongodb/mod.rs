@@ -1,0 +1,162 @@
+//! MongoDB by `mongodump --archive`.
+//!
+//! Its password is in a 0600 file that only the tool reads; users are looked up in the database `admin`, where
+//! MongoDB's own tools make them. Without a database the whole server is dumped.
+//!
+//! No MongoDB could be had where this was built: the driver is tested with a scripted mongodump that checks its
+//! arguments, environment and file and writes an archive after the format's description, not with a real server.
+
+mod archive;
+mod bson;
+
+use super::call::Call;
+use super::ground::Ground;
+use super::private::PrivateDir;
+use super::{Driver, DumpError, Scratch, form, place, secret};
+use crate::drivers::Sink;
+use crate::model::{Connection, Secret, Strategy, TargetSpec};
+use crate::process::Cancel;
+use archive::Archive;
+use std::fmt::Write;
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+const TOOL: &str = "mongodump";
+const PACKAGE: &str = "mongodb-database-tools";
+
+/// The engine's own.
+const PORT: u16 = 27017;
+
+/// Where users are kept who may read more than one database.
+const USERS: &str = "admin";
+
+/// A server, or one database of it.
+pub struct Mongodb {
+    connection: Connection,
+    ground: Ground,
+    password: Secret,
+    program: PathBuf,
+    config: Config,
+    server_version: Option<String>,
+}
+
+/// Where the tool reads the password.
+enum Config {
+    None,
+    /// Kept as long as the tool may read its file.
+    File {
+        _dir: PrivateDir,
+        file: PathBuf,
+    },
+    /// Inside a container: by its standard input.
+    Fed(Zeroizing<String>),
+}
+
+impl Mongodb {
+    /// Resolves the password, finds the tool and writes its file.
+    ///
+    /// # Errors
+    /// [`DumpError::Target`], [`DumpError::ToolMissing`], [`DumpError::Scratch`].
+    pub fn open(
+        target: &TargetSpec,
+        ground: Ground,
+        scratch: &Scratch,
+        cancel: &Cancel,
+    ) -> Result<Self, DumpError> {
+        let connection = target.connection.clone();
+        if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
+            return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
+        }
+        let password = secret::password(target)?;
+        let program = ground.find(TOOL, cancel)?.ok_or_else(|| ground.missing(TOOL, PACKAGE))?;
+        let text = Zeroizing::new(["password: ", &yaml(password.expose()), "\n"].concat());
+        let config = match &ground {
+            _ if password.is_empty() => Config::None,
+            Ground::Host(_) => {
+                let dir = PrivateDir::create(&scratch.dir)?;
+                let file = dir.write("mongodump.yaml", text.as_bytes())?;
+                Config::File { _dir: dir, file }
+            }
+            Ground::Container(_) => Config::Fed(text),
+        };
+        Ok(Self { connection, ground, password, program, config, server_version: None })
+    }
+
+    fn call(&self) -> Call {
+        let Connection { host, port, database, username, .. } = &self.connection;
+        let mut call = Call::new(&self.ground, TOOL, self.program.clone()).hiding(&self.password);
+        call = match &self.config {
+            Config::None => call,
+            Config::File { file, .. } => {
+                let mut config = std::ffi::OsString::from("--config=");
+                config.push(file);
+                call.arg(config)
+            }
+            Config::Fed(text) => call.arg("--config=/dev/stdin").feeding(text),
+        };
+        let host = if host.is_empty() { place::LOOPBACK } else { host };
+        call = call.args(["--archive".to_owned(), format!("--host={host}")]);
+        if place::socket(&self.connection).is_none() {
+            call = call.arg(format!("--port={}", if *port == 0 { PORT } else { *port }));
+        }
+        if !username.is_empty() {
+            call = call.args([format!("--username={username}"), format!("--authenticationDatabase={USERS}")]);
+        }
+        if database.is_empty() { call } else { call.arg(format!("--db={database}")) }
+    }
+}
+
+impl Driver for Mongodb {
+    /// mongodump has no question to ask: the percent of such a run stays at the dump's beginning.
+    fn estimate(&mut self, _: &Cancel) -> Result<u64, DumpError> {
+        Ok(0)
+    }
+
+    fn engine_version(&self) -> String {
+        let version = self.server_version.as_ref();
+        version.map_or_else(|| "MongoDB".to_owned(), |version| format!("MongoDB {version}"))
+    }
+
+    fn magic(&self) -> &'static [u8] {
+        archive::MAGIC
+    }
+
+    fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
+        let mut archive = Archive::new();
+        let bytes = form::stream(&self.call(), "MongoDB", &mut archive, out, cancel)?;
+        self.server_version = archive.server_version().map(str::to_owned);
+        Ok(bytes)
+    }
+}
+
+/// A text as a double-quoted scalar of YAML.
+fn yaml(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(6 * text.len() + 2));
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '\\' | '"' => out.extend(['\\', c]),
+            // Controls, and what YAML takes for a line's end or a byte order mark.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                // Room for every escape is there: a buffer that grows leaves copies behind.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_scalar() {
+        assert_eq!(
+            yaml("a\"b\\c\n\u{7f}#: \u{fc}\u{1f511}").as_str(),
+            "\"a\\\"b\\\\c\\u000a\\u007f#: \u{fc}\u{1f511}\""
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Redis and Valkey: an RDB over replication, by `redis-cli --rdb -` or `valkey-cli`.
+//!
+//! An RDB is the whole server, whatever database the target names. Host and user are arguments of their own, which the
+//! tool takes as they are; the password is in its environment.
+
+mod keys;
+mod opcodes;
+mod rdb;
+
+use super::call::Call;
+use super::form::Form;
+use super::ground::Ground;
+use super::tally::Tally;
+use super::{Driver, DumpError, form, place, secret, tool};
+use crate::drivers::Sink;
+use crate::model::{Connection, Secret, Strategy, TargetSpec};
+use crate::process::Cancel;
+pub use rdb::{MAGICS, Rdb};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Either speaks to servers of both names.
+const TOOLS: [&str; 2] = ["redis-cli", "valkey-cli"];
+const PACKAGE: &str = "redis-tools";
+
+/// The engine's own.
+const PORT: u16 = 6379;
+
+/// For one question to a server.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What a server said of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    /// `Redis 7.0.15`, `Valkey 8.0.1`
+    version: String,
+    /// Memory of the data: more than an RDB of it has, mostly.
+    used_bytes: u64,
+}
+
+/// One server.
+pub struct Redis {
+    target: String,
+    connection: Connection,
+    ground: Ground,
+    password: Secret,
+    tool: (&'static str, PathBuf),
+    server: Option<Server>,
+    tally: Option<Tally>,
+}
+
+impl Redis {
+    /// Resolves the password and finds the tool.
+    ///
+    /// # Errors
+    /// [`DumpError::Target`], [`DumpError::ToolMissing`].
+    pub fn open(target: &TargetSpec, ground: Ground, cancel: &Cancel) -> Result<Self, DumpError> {
+        let connection = target.connection.clone();
+        if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
+            return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
+        }
+        let password = secret::password(target)?;
+        let tool = ground.find_any(&TOOLS, cancel)?;
+        let tool = tool.ok_or_else(|| ground.missing(TOOLS[0], PACKAGE))?;
+        let id = target.id.to_string();
+        Ok(Self { target: id, connection, ground, password, tool, server: None, tally: None })
+    }
+
+    fn call(&self) -> Call {
+        let (name, program) = &self.tool;
+        let Connection { host, port, username, .. } = &self.connection;
+        let mut call = Call::new(&self.ground, name, program.clone()).hiding(&self.password);
+        call = match place::socket(&self.connection) {
+            Some(path) => call.args(["-s", path]),
+            None => {
+                let port = if *port == 0 { PORT } else { *port };
+                let host = if host.is_empty() { place::LOOPBACK } else { host };
+                call.args(["-h", host, "-p", &port.to_string()])
+            }
+        };
+        if !username.is_empty() {
+            call = call.args(["--user", username]);
+        }
+        call = call.arg("--no-auth-warning");
+        if self.password.is_empty() { call } else { call.env("REDISCLI_AUTH", self.password.expose()) }
+    }
+
+    /// Asks the server what it is. Its user may not be allowed to be told: the dump's own words are better.
+    fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
+        match tool::answer(&self.call().arg("INFO"), ANSWER, cancel) {
+            Ok(answer) => Ok(parse(&answer)),
+            Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
+            Err(error) => {
+                tracing::debug!(target = self.target, %error, "the server could not be asked for its version and size");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Driver for Redis {
+    fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError> {
+        self.server = self.ask(cancel)?;
+        Ok(self.server.as_ref().map_or(0, |server| server.used_bytes))
+    }
+
+    fn engine_version(&self) -> String {
+        self.server.as_ref().map_or_else(|| "Redis".to_owned(), |server| server.version.clone())
+    }
+
+    fn magic(&self) -> &'static [u8] {
+        // One of two: the RDB's form looks for them.
+        b""
+    }
+
+    fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
+        let mut rdb = Rdb::new();
+        let bytes = form::stream(&self.call().args(["--rdb", "-"]), "Redis", &mut rdb, out, cancel)?;
+        self.tally = rdb.tally();
+        Ok(bytes)
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        self.tally.take()
+    }
+}
+
+fn parse(info: &str) -> Option<Server> {
+    let field = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+    };
+    let version = match (field("valkey_version"), field("redis_version")) {
+        (Some(version), _) => format!("Valkey {version}"),
+        (None, Some(version)) => format!("Redis {version}"),
+        (None, None) => return None,
+    };
+    let used_bytes = field("used_memory_dataset").or_else(|| field("used_memory"));
+    Some(Server { version, used_bytes: used_bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_what_it_says() {
+        let redis = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nused_memory:2000\r\nused_memory_dataset:1500\r\n";
+        assert_eq!(parse(redis), Some(Server { version: "Redis 7.0.15".into(), used_bytes: 1500 }));
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nused_memory:9\r\n";
+        assert_eq!(parse(valkey), Some(Server { version: "Valkey 8.0.1".into(), used_bytes: 9 }));
+        assert_eq!(parse("NOAUTH Authentication required.\n"), None);
+    }
+}
