@@ -2,6 +2,7 @@
 
 mod key;
 mod manifest;
+mod place;
 mod work;
 
 use super::opening::Failure;

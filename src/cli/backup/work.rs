@@ -2,6 +2,7 @@
 
 use super::super::opening::Target;
 use super::super::progress::Progress as Bar;
+use super::place::Place;
 use super::{Args, CliError, failed, warn_of};
 use crate::actors::runner::run_options;
 use crate::backup::{Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks};
@@ -11,12 +12,10 @@ use crate::model::{
 use crate::process::{Cancel, CancelOnDrop};
 use crate::settings::RunSettings;
 use crate::spool;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often the bar moves.
@@ -87,7 +86,7 @@ impl Work<'_> {
 
     async fn go(&self, progress: &Progress, cancel: &Cancel) -> Result<Completed, RunError> {
         let job = self.job();
-        let (options, _dir) = self.options()?;
+        let (options, _place) = self.options()?;
         match &self.args.out {
             None => execute_to_url(&job, &options, progress, cancel).await,
             Some(_) if self.to_stdout => self.to_stdout(&job, &options, progress, cancel).await,
@@ -139,22 +138,17 @@ impl Work<'_> {
         }
     }
 
-    /// As the daemon's runs; but its spool is in a directory of its own, which goes with it: what lies in the daemon's
-    /// itself, the daemon clears.
-    fn options(&self) -> Result<(Options, Option<TempDir>), RunError> {
+    /// As the daemon's runs; but its spool is in a place of its own: what lies in the daemon's itself, the daemon clears.
+    fn options(&self) -> Result<(Options, Place), RunError> {
         let mut options = run_options(&self.settings, hooks::Options::default());
         if let Some(out) = self.args.out.as_ref().filter(|_| !self.to_stdout) {
             // Beside the output, so that it needs only a new name at the end.
             let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty());
             options.spool_dir = dir.unwrap_or(Path::new(".")).to_owned();
-            return Ok((options, None));
         }
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&options.spool_dir);
-        let dir = made
-            .and_then(|()| tempfile::Builder::new().prefix("backupy-").tempdir_in(&options.spool_dir))
-            .map_err(unusable(&options.spool_dir))?;
-        options.spool_dir = dir.path().to_owned();
-        Ok((options, Some(dir)))
+        let place = Place::create(&options.spool_dir).map_err(unusable(&options.spool_dir))?;
+        options.spool_dir = place.path().to_owned();
+        Ok((options, place))
     }
 }
 
