@@ -84,6 +84,7 @@ impl Backoff {
                 | DialError::Timeout { .. }
                 | DialError::Resolve { .. }
                 | DialError::Connect { .. }
+                | DialError::Proxy { .. }
                 | DialError::Tls { .. }
                 | DialError::Handshake { .. },
             )

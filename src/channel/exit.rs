@@ -134,6 +134,14 @@ pub enum DialError {
         /// What the kernel said.
         cause: String,
     },
+    /// The proxy does not let us through, and will not the next time: only its owner or `server.proxy` can change that.
+    #[error("{host}: {cause}")]
+    Proxy {
+        /// Host and port of where to.
+        host: String,
+        /// Which proxy, and what to do.
+        cause: String,
+    },
     /// TLS failed; `cause` says whether it is the name, the issuer, the time, a pin or the version.
     #[error("{host}: TLS failed: {cause}")]
     Tls {

@@ -1,5 +1,6 @@
 //! The way through an HTTP proxy: whether one is used for a host, and CONNECT.
 
+use super::url::host;
 use data_encoding::BASE64;
 use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -61,15 +62,26 @@ fn is_in_network(address: IpAddr, network: IpAddr, prefix: u32) -> bool {
     address.checked_shr(host_bits).unwrap_or(0) == network.checked_shr(host_bits).unwrap_or(0)
 }
 
+/// Why there is no tunnel.
+#[derive(Debug, PartialEq)]
+pub(super) struct Refusal {
+    /// Which proxy, what it answered and what to do; its user and password are not in it.
+    pub(super) cause: String,
+    /// It will answer the same until somebody does something.
+    pub(super) is_final: bool,
+}
+
 /// Asks the proxy for a tunnel to `target` (`host:port`).
 ///
 /// # Errors
-/// What the proxy answered and what to do; the proxy's user and password are not in it.
+/// [`Refusal`]
 pub(super) async fn connect(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     proxy: &Url,
     target: &str,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
+    let name = host(proxy);
+    let passing = |what: String| Refusal { cause: format!("the proxy {name} {what}"), is_final: false };
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if !proxy.username().is_empty() {
         let credentials =
@@ -79,22 +91,25 @@ pub(super) async fn connect(
         request.push_str("\r\n");
     }
     request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| format!("the proxy broke off: {error}"))?;
-    let head = read_head(stream).await?;
+    let written = stream.write_all(request.as_bytes()).await;
+    written.map_err(|error| passing(format!("broke off: {error}")))?;
+    let head = read_head(stream).await.map_err(passing)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-    match status {
-        Some(200..=299) => Ok(()),
+    let what = match status {
+        Some(200..=299) => return Ok(()),
         Some(407) if proxy.username().is_empty() => {
-            Err("the proxy wants a user and a password (407): put them into server.proxy, as \
-                 http://user:password@host:port"
-                .into())
+            "wants a user and a password (407): put them into server.proxy, as http://user:password@host:port"
+                .into()
         }
-        Some(407) => Err("the proxy refused the user and the password of server.proxy (407): check them. \
-                          Signs like @ : / % are written percent-encoded there"
-            .into()),
-        Some(status) => Err(format!("the proxy refused the tunnel with {status}: ask who runs it")),
-        None => Err("the proxy does not speak HTTP: check server.proxy".into()),
-    }
+        Some(407) => {
+            "refused the user and the password of server.proxy (407): check them. Signs like @ : / % are \
+                      written percent-encoded there"
+                .into()
+        }
+        Some(status) => format!("refused the tunnel to {target} with {status}: ask who runs it"),
+        None => "does not speak HTTP: check server.proxy".into(),
+    };
+    Err(Refusal { is_final: matches!(status, Some(403 | 407)), ..passing(what) })
 }
 
 /// The status line. Byte by byte: what follows the empty line belongs to the tunnel.
@@ -102,11 +117,11 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<String, Stri
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() == MAX_ANSWER_BYTES {
-            return Err("the proxy's answer has no end: check server.proxy".into());
+            return Err("gave an answer without an end: check server.proxy".into());
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
-            Err(error) => return Err(format!("the proxy broke off: {error}")),
+            Err(error) => return Err(format!("broke off: {error}")),
         }
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -165,7 +180,7 @@ mod tests {
         }
     }
 
-    async fn ask(proxy: &str, answer: &'static [u8]) -> (Result<(), String>, String) {
+    async fn ask(proxy: &str, answer: &'static [u8]) -> (Result<(), Refusal>, String) {
         let (mut agent, mut far) = tokio::io::duplex(4096);
         let proxy = Url::parse(proxy).unwrap();
         let server = async {
@@ -190,16 +205,19 @@ mod tests {
     #[tokio::test]
     async fn refusals_say_what_to_do_and_not_the_password() {
         let (outcome, _) = ask("http://proxy:3128", b"HTTP/1.1 407 Who are you\r\n\r\n").await;
-        assert!(outcome.unwrap_err().contains("wants a user and a password"));
-        for (answer, word) in [
-            (&b"HTTP/1.1 407 Proxy Authentication Required\r\nA: b\r\n\r\n"[..], "refused the user"),
-            (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403"),
-            (b"\x15\x03\x03\r\n\r\n", "does not speak HTTP"),
-            (b"HTTP/1.1 200", "broke off"),
+        assert!(outcome.unwrap_err().cause.contains("wants a user and a password"));
+        for (answer, word, is_final) in [
+            (&b"HTTP/1.1 407 Proxy Authentication Required\r\nA: b\r\n\r\n"[..], "refused the user", true),
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403", true),
+            (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502", false),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "503", false),
+            (b"\x15\x03\x03\r\n\r\n", "does not speak HTTP", false),
+            (b"HTTP/1.1 200", "broke off", false),
         ] {
             let (outcome, _) = ask("http://me:secret@proxy:3128", answer).await;
-            let error = outcome.unwrap_err();
-            assert!(error.contains(word) && !error.contains("secret"), "{error}");
+            let Refusal { cause, is_final: told } = outcome.unwrap_err();
+            assert!(cause.starts_with("the proxy proxy:3128 ") && cause.contains(word), "{cause}");
+            assert!(!cause.contains("secret") && told == is_final, "{cause}");
         }
     }
 }

@@ -26,7 +26,7 @@ impl Routes {
     /// A socket to that host; an IPv6 address without brackets.
     ///
     /// # Errors
-    /// [`DialError::Resolve`], [`DialError::Connect`].
+    /// [`DialError::Resolve`], [`DialError::Connect`], [`DialError::Proxy`], [`DialError::Timeout`].
     pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
         let proxy = self.proxy.clone().filter(|_| !proxy::is_bypassed(host, port, &self.no_proxy));
         let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };

@@ -1,7 +1,8 @@
 //! From a host's name to a connected socket: resolved at every dial, every address tried.
 
+use super::DialError;
 use super::limits::{CONNECT_STAGGER, TCP_USER_TIMEOUT};
-use super::{DialError, proxy};
+use super::proxy::{self, Refusal};
 use actix_rt::net::TcpStream;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -31,7 +32,7 @@ impl Route {
     /// Connects, through the proxy where there is one. All addresses share the time until `deadline`.
     ///
     /// # Errors
-    /// [`DialError::Resolve`] or [`DialError::Connect`].
+    /// [`DialError::Resolve`], [`DialError::Connect`] or [`DialError::Proxy`].
     pub(super) async fn connect(&self, deadline: Instant) -> Result<TcpStream, DialError> {
         let Some(proxy) = &self.proxy else {
             return self.reach(&self.host, self.port, deadline).await;
@@ -45,10 +46,12 @@ impl Route {
         } else {
             format!("{}:{}", self.host, self.port)
         };
-        proxy::connect(&mut stream, proxy, &target)
-            .await
-            .map_err(|cause| DialError::Connect { host: self.label.clone(), cause })?;
-        Ok(stream)
+        let host = self.label.clone();
+        match proxy::connect(&mut stream, proxy, &target).await {
+            Ok(()) => Ok(stream),
+            Err(Refusal { cause, is_final: true }) => Err(DialError::Proxy { host, cause }),
+            Err(Refusal { cause, is_final: false }) => Err(DialError::Connect { host, cause }),
+        }
     }
 
     async fn reach(&self, host: &str, port: u16, deadline: Instant) -> Result<TcpStream, DialError> {
@@ -163,6 +166,7 @@ fn via_proxy(error: DialError, proxy: &Url) -> DialError {
             DialError::Connect { host, cause: format!("the proxy {name}: {cause}") }
         }
         other @ (DialError::Timeout { .. }
+        | DialError::Proxy { .. }
         | DialError::Tls { .. }
         | DialError::Unauthorized { .. }
         | DialError::Status { .. }

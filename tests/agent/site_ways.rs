@@ -20,6 +20,8 @@ const PARTS: usize = 5;
 struct Proxy {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
+    /// It answers the next ones so, and does nothing.
+    away: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Proxy {
@@ -28,14 +30,16 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let own = listener.local_addr().unwrap().port();
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let (told, wants) = (Arc::clone(&heads), wants.map(|wants| BASE64.encode(wants.as_bytes())));
+        let away = Arc::<Mutex<Vec<_>>>::default();
+        let (told, gone) = (Arc::clone(&heads), Arc::clone(&away));
+        let wants = wants.map(|wants| BASE64.encode(wants.as_bytes()));
         thread::spawn(move || {
             for agent in listener.incoming() {
-                let (told, wants) = (Arc::clone(&told), wants.clone());
-                thread::spawn(move || tunnel(agent.unwrap(), port, &told, wants.as_deref()));
+                let (told, wants, gone) = (Arc::clone(&told), wants.clone(), gone.lock().unwrap().pop());
+                thread::spawn(move || tunnel(agent.unwrap(), port, &told, wants.as_deref(), gone));
             }
         });
-        Self { port: own, heads }
+        Self { port: own, heads, away }
     }
 
     fn heads(&self) -> Vec<String> {
@@ -43,7 +47,13 @@ impl Proxy {
     }
 }
 
-fn tunnel(mut agent: TcpStream, port: u16, told: &Mutex<Vec<String>>, wants: Option<&str>) {
+fn tunnel(
+    mut agent: TcpStream,
+    port: u16,
+    told: &Mutex<Vec<String>>,
+    wants: Option<&str>,
+    away: Option<&'static str>,
+) {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         match agent.read(&mut byte) {
@@ -57,12 +67,14 @@ fn tunnel(mut agent: TcpStream, port: u16, told: &Mutex<Vec<String>>, wants: Opt
         let line = format!("proxy-authorization: basic {}", wants.to_lowercase());
         head.to_lowercase().lines().any(|have| have == line)
     });
-    let answer: &[u8] = match (head.starts_with("CONNECT "), allowed) {
-        (false, _) => b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n",
-        (true, false) => b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
-        (true, true) => b"HTTP/1.1 200 Connection established\r\n\r\n",
+    let status = match (head.starts_with("CONNECT "), allowed, away) {
+        (false, _, _) => "405 Method Not Allowed",
+        (true, false, _) => "407 Proxy Authentication Required",
+        (true, true, Some(status)) => status,
+        (true, true, None) => "200 Connection established",
     };
-    if agent.write_all(answer).is_err() || !answer.starts_with(b"HTTP/1.1 200") {
+    if agent.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).is_err() || !status.starts_with("200")
+    {
         return;
     }
     let mut store = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -134,19 +146,34 @@ async fn hosts_of_no_proxy_are_reached_without_it() {
 #[actix::test]
 async fn a_proxy_that_refuses_the_password_fails_the_run_with_what_to_do() {
     for (user, told) in [("", "put them into server.proxy"), ("me:wrong-password@", "check them")] {
-        let site = Site::start(DATABASE_BYTES, json!({"url_lifetime": "7s"}), Some(STORE));
-        let proxy = Proxy::to(site.tap.port, Some("me:right-password"));
-        let agent = site.agent(|command| {
-            command.env("HTTPS_PROXY", format!("http://{user}127.0.0.1:{}", proxy.port));
-        });
+        for objects in [json!({}), json!({"multipart": false})] {
+            let site = Site::start(DATABASE_BYTES, objects, Some(STORE));
+            let proxy = Proxy::to(site.tap.port, Some("me:right-password"));
+            let agent = through(&site, &proxy, user, "");
+            let id = site.order().await;
+            let run = site.ended(&id).await;
+            assert_eq!(run["status"], "FAILED", "{run}");
+            let error = run["error_message"].as_str().unwrap();
+            let named = format!("the proxy 127.0.0.1:{} ", proxy.port);
+            assert!(error.contains(&named) && error.contains(told) && error.contains(STORE), "{error}");
+            assert_eq!(site.tap.seen().len(), 0);
+            site.assert_nothing_left();
+            Secrets::new([("the password", "wrong-password")]).assert_not_seen(&agent);
+        }
+    }
+}
+
+#[actix::test]
+async fn a_proxy_that_is_away_for_a_moment_is_asked_again() {
+    for objects in [json!({}), json!({"multipart": false})] {
+        let site = Site::start(DATABASE_BYTES, objects, Some(STORE));
+        let proxy = Proxy::to(site.tap.port, None);
+        proxy.away.lock().unwrap().extend(["502 Bad Gateway", "503 Service Unavailable"]);
+        let agent = through(&site, &proxy, "", "");
         let id = site.order().await;
-        agent.wait_for_line(told, PATIENCE);
-        // Fresh URLs would come for ever: somebody must look.
-        let (status, _) = site.call(awc::http::Method::POST, "/v1/jobs/nightly/cancel", json!({})).await;
-        assert_eq!(status, 202);
-        assert_eq!(site.ended(&id).await["status"], "CANCELLED");
-        assert_eq!(site.tap.seen().len(), 0);
-        site.assert_nothing_left();
+        site.assert_good(&id).await;
+        agent.wait_for_line("refused the tunnel", PATIENCE);
+        assert_eq!(proxy.heads().len(), site.tap.seen().len() + 2);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the host's owner says about runs, as runs take it: the same for those that a server orders and for `backup`.
 
 use crate::backup::{Options, Rate, hooks, upload};
-use crate::channel::Routes;
+use crate::channel::{DialError, Routes};
 use crate::drivers;
 use crate::process::Manners;
 use crate::settings::{RunSettings, Stores};
@@ -40,6 +40,17 @@ fn to_store(stores: &Stores) -> Arc<upload::Connect> {
     let routes = Routes::new(stores.proxy.clone(), stores.no_proxy.clone());
     Arc::new(move |host, port| {
         let routes = routes.clone();
-        Box::pin(async move { routes.connect(&host, port).await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            routes.connect(&host, port).await.map_err(|error| match error {
+                DialError::Proxy { .. } => upload::Broken::Lasting(error.to_string()),
+                DialError::Timeout { .. }
+                | DialError::Resolve { .. }
+                | DialError::Connect { .. }
+                | DialError::Tls { .. }
+                | DialError::Unauthorized { .. }
+                | DialError::Status { .. }
+                | DialError::Handshake { .. } => upload::Broken::Passing(error.to_string()),
+            })
+        })
     })
 }

@@ -1,7 +1,7 @@
 //! What a store's answer means.
 
 use super::UploadError;
-use super::http::Answer;
+use super::http::{Answer, Broken};
 use super::place::Place;
 use crate::backup::deadline::expiry_text;
 use crate::model::unix_ms;
@@ -45,6 +45,16 @@ impl Tried {
     /// Another try may succeed.
     pub fn again(why: impl Into<String>) -> Self {
         Self::Again { why: why.into(), retry_after: None, unasked: false }
+    }
+
+    /// What a request without an answer means.
+    pub fn broken(broken: Broken, place: &Place) -> Self {
+        match broken {
+            Broken::Passing(why) => Self::again(why),
+            Broken::Lasting(cause) => {
+                Self::Final(UploadError::Unreachable { place: place.shown.clone(), cause })
+            }
+        }
     }
 }
 

@@ -23,6 +23,14 @@ pub enum UploadError {
         /// What was tried.
         cause: String,
     },
+    /// There is no way to the store, and none will come by itself.
+    #[error("no way to the store for the upload to {place}: {cause}")]
+    Unreachable {
+        /// Host and path.
+        place: String,
+        /// What stands in it, and what to do.
+        cause: String,
+    },
     /// The store said no, and will again.
     #[error("the store refused the upload to {place}: {answer}{hint}")]
     Refused {

@@ -24,7 +24,7 @@ mod sum;
 mod tests;
 
 pub use error::UploadError;
-pub use http::Connect;
+pub use http::{Broken, Connect};
 pub use put::Put;
 
 use super::rate::Rate;
@@ -63,7 +63,7 @@ pub fn direct() -> Arc<Connect> {
     Arc::new(|host, port| {
         Box::pin(async move {
             let stream = tokio::net::TcpStream::connect((host.as_str(), port)).await;
-            stream.map_err(|error| error.to_string())
+            stream.map_err(|error| Broken::Passing(error.to_string()))
         })
     })
 }

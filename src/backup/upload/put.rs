@@ -126,7 +126,7 @@ impl Put {
         let request = Request { method: "PUT", place: &self.place, content_type, unasked, body };
         let answer = match self.client.send(request).await {
             Ok(answer) => answer,
-            Err(broken) => return Tried::again(broken.0),
+            Err(broken) => return Tried::broken(broken, &self.place),
         };
         let answer = match judge(answer, &self.place) {
             Tried::Done(answer) => answer,

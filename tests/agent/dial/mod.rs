@@ -344,6 +344,7 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
     options.proxy = Some(Url::parse(&format!("http://me:secret@127.0.0.1:{port}")).unwrap());
     let error = error_of(dial(options).await).to_string();
     assert!(error.contains("407") && !error.contains("secret"), "{error}");
+    assert!(error.contains(&format!("the proxy 127.0.0.1:{port} ")), "{error}");
 }
 
 #[actix::test]

@@ -22,8 +22,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, timeout};
 
-/// Makes a connection to `host` and `port`, through a proxy where there is one. Its error is for people.
-pub type Connect = dyn Fn(String, u16) -> LocalBoxFuture<'static, Result<TcpStream, String>> + Send + Sync;
+/// Makes a connection to `host` and `port`, through a proxy where there is one.
+pub type Connect = dyn Fn(String, u16) -> LocalBoxFuture<'static, Result<TcpStream, Broken>> + Send + Sync;
 
 /// A body of this size is worth a question first: smaller ones are in the socket's buffers before an answer could
 /// come.
@@ -52,8 +52,13 @@ pub struct Request<'a> {
     pub body: Body<'a>,
 }
 
-/// A request that got no answer: why, for people. Another try may get one.
-pub struct Broken(pub String);
+/// A request that got no answer: why, for people.
+pub enum Broken {
+    /// Another try may get one.
+    Passing(String),
+    /// None will, until somebody does something.
+    Lasting(String),
+}
 
 trait Socket: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
@@ -112,7 +117,7 @@ impl Client {
                 Err(_) => {
                     let seconds = patience.as_secs_f32();
                     let what = format!("the store took everything and gave no answer for {seconds} s");
-                    return Err(Broken(what));
+                    return Err(Broken::Passing(what));
                 }
             },
         };
@@ -133,17 +138,20 @@ impl Client {
         let seconds = limit.as_secs_f32();
         let stream = match connecting.await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(Broken(format!("no connection: {cause}"))),
-            Err(_) => return Err(Broken(format!("no connection within {seconds} s"))),
+            Ok(Err(Broken::Passing(cause))) => {
+                return Err(Broken::Passing(format!("no connection: {cause}")));
+            }
+            Ok(Err(lasting @ Broken::Lasting(_))) => return Err(lasting),
+            Err(_) => return Err(Broken::Passing(format!("no connection within {seconds} s"))),
         };
         let Some(tls) = self.tls.as_ref().filter(|_| place.secure) else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(place.host.clone())
-            .map_err(|_| Broken("its host is no name that a certificate could have".into()))?;
+            .map_err(|_| Broken::Passing("its host is no name that a certificate could have".into()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
         match timeout(limit, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(Broken(format!("no TLS connection: {error}"))),
-            Err(_) => Err(Broken(format!("no TLS connection within {seconds} s"))),
+            Ok(Err(error)) => Err(Broken::Passing(format!("no TLS connection: {error}"))),
+            Err(_) => Err(Broken::Passing(format!("no TLS connection within {seconds} s"))),
         }
     }
 
@@ -153,15 +161,17 @@ impl Client {
         body: &mut Body<'_>,
     ) -> Result<(), Broken> {
         let mut pace = Pace::new(self.timing.stall);
-        while let Some(mut piece) =
-            body.next().await.map_err(|error| Broken(format!("its own data could not be read: {error}")))?
+        while let Some(mut piece) = body
+            .next()
+            .await
+            .map_err(|error| Broken::Passing(format!("its own data could not be read: {error}")))?
         {
             while !piece.is_empty() {
                 let begun = Instant::now();
                 let written = self.in_time(writing.write(&piece)).await?;
-                pace.took(written as u64, begun.elapsed()).map_err(Broken)?;
+                pace.took(written as u64, begun.elapsed()).map_err(Broken::Passing)?;
                 if written == 0 {
-                    return Err(Broken("the connection broke: nothing more was taken".into()));
+                    return Err(Broken::Passing("the connection broke: nothing more was taken".into()));
                 }
                 bytes::Buf::advance(&mut piece, written);
                 body.sent(written as u64);
@@ -174,10 +184,10 @@ impl Client {
     async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Result<T, Broken> {
         match timeout(self.timing.stall, step).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(Broken(format!("the connection broke: {error}"))),
+            Ok(Err(error)) => Err(Broken::Passing(format!("the connection broke: {error}"))),
             Err(_) => {
                 let seconds = self.timing.stall.as_secs_f32();
-                Err(Broken(format!("the store took nothing for {seconds} s")))
+                Err(Broken::Passing(format!("the store took nothing for {seconds} s")))
             }
         }
     }
@@ -194,7 +204,7 @@ async fn rest(
         Ok(Ok(body)) => answer.body = body,
         Ok(Err(broken)) if answer.is_success() && method == "POST" => return Err(broken),
         Err(_) if answer.is_success() && method == "POST" => {
-            return Err(Broken("the store's answer did not end".into()));
+            return Err(Broken::Passing("the store's answer did not end".into()));
         }
         Ok(Err(_)) | Err(_) => {}
     }
@@ -238,7 +248,7 @@ impl Answers {
                 return Err(not_http());
             }
             if self.more().await? == 0 {
-                let silent = || Broken("the store closed the connection without an answer".into());
+                let silent = || Broken::Passing("the store closed the connection without an answer".into());
                 return Err(if self.bytes.is_empty() { silent() } else { not_http() });
             }
         }
@@ -264,10 +274,10 @@ impl Answers {
                 return Ok(body);
             }
             if body.len() > MAX_BODY_LEN {
-                return Err(Broken("the store's answer is too long".into()));
+                return Err(Broken::Passing("the store's answer is too long".into()));
             }
             if self.more().await? == 0 {
-                let cut = || Broken("the store's answer was cut off".into());
+                let cut = || Broken::Passing("the store's answer was cut off".into());
                 return if reader.may_end() { Ok(body) } else { Err(cut()) };
             }
         }
@@ -278,13 +288,13 @@ impl Answers {
             Ok(read) => Ok(read),
             // A peer that ends TLS without a goodbye has ended all the same: lengths tell what is missing.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            Err(error) => Err(Broken(format!("the connection broke: {error}"))),
+            Err(error) => Err(Broken::Passing(format!("the connection broke: {error}"))),
         }
     }
 }
 
 fn not_http() -> Broken {
-    Broken("the store's answer was not HTTP".into())
+    Broken::Passing("the store's answer was not HTTP".into())
 }
 
 /// An answer from its text.

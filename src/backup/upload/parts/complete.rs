@@ -78,7 +78,7 @@ impl Parts {
         let request = Request { method: "POST", place, content_type, unasked: true, body };
         let tried = match self.client.send(request).await {
             Ok(answer) => judge(answer, place),
-            Err(broken) => Tried::again(broken.0),
+            Err(broken) => Tried::broken(broken, place),
         };
         (tried, sent.get() == source.len())
     }

@@ -15,7 +15,7 @@ pub use sink::{PartSink, PartWriter, SinkOptions};
 pub use size::Sizes;
 
 use super::answer::{Tried, judge, md5_of};
-use super::http::{Body, Client, Request, Source};
+use super::http::{Body, Broken, Client, Request, Source};
 use super::place::Place;
 use super::retry::{MAX_MISMATCHES, Tries, too_late};
 use super::{Options, UploadError};
@@ -240,7 +240,8 @@ impl Parts {
         let content_type = place.signs_content_type.then_some("application/octet-stream");
         let request = Request { method: "PUT", place, content_type, unasked, body };
         let sent = self.client.send(request).await;
-        let answer = match sent.map_err(|broken| Tried::again(broken.0)).map(|answer| judge(answer, place)) {
+        let sent = sent.map_err(|broken| Tried::broken(broken, place));
+        let answer = match sent.map(|answer| judge(answer, place)) {
             Ok(Tried::Done(answer)) if mine.get() == part.source.len() => answer,
             other => {
                 self.sent_bytes.set(self.sent_bytes.get().saturating_sub(mine.get()));
@@ -280,7 +281,7 @@ impl Parts {
                 return;
             }
             Ok(Ok(answer)) => format!("it answered {}", answer.status),
-            Ok(Err(broken)) => broken.0,
+            Ok(Err(Broken::Passing(why) | Broken::Lasting(why))) => why,
             Err(_) => "it did not answer in time".to_owned(),
         };
         tracing::warn!(place = %place.shown, error = %what, "an unfinished upload stays at the store: its own rules must remove it");
