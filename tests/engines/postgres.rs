@@ -5,6 +5,7 @@ use crate::restored::{Restorable, look_at, look_fails};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
 use backupy_agent::model::{Engine as Kind, TargetSpec};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -276,4 +277,22 @@ fn databases_of_every_kind_are_restored_for_a_look() {
     let (code, told, said) = look_fails(&site, site.success(&root("kinds")));
     assert_eq!((code, &told["error"]), (65, &"database_broken".into()), "{said}");
     assert!(said.contains("violates check constraint"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_place_that_the_server_cannot_come_to_is_named_with_what_to_do() {
+    let source = Postgres::start();
+    source.fill(100_000);
+    let site = Site::new(&Postgres::tools());
+    let completed = site.success(&source.target());
+    let closed = site.dir.path();
+    std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (code, told, said) = look_fails(&site, completed);
+    assert_eq!((code, &told["error"]), (73, &"output_not_created".into()), "{said}");
+    let what = format!(
+        "runs as postgres, who cannot enter {0}: let postgres through (chmod o+x {0})",
+        closed.display()
+    );
+    assert!(said.contains(&what) && said.contains("restored here"), "{said}");
 }

@@ -32,7 +32,7 @@ impl Place {
     /// or to `nobody`. Without `users` it stays this process's own.
     ///
     /// # Errors
-    /// Where it cannot be made, or its path is too long for a server's socket.
+    /// Where it cannot be made, its path is too long for a server's socket, or that user cannot come to it.
     pub fn create(dir: &Path, users: &[&str]) -> Result<Self, Failure> {
         let failed = |cause| Failure::Create { name: dir.display().to_string(), cause };
         let dir = dir.canonicalize().map_err(failed)?;
@@ -56,6 +56,9 @@ impl Place {
             place.user = names.filter_map(|name| User::from_name(name).ok().flatten()).next();
             if let Some(user) = &place.user {
                 chown(&place.path, Some(user.uid), Some(user.gid)).map_err(|errno| failed(errno.into()))?;
+                if let Some(barred) = barred(&place.path, user) {
+                    return Err(out_of_reach(&dir, barred, &user.name));
+                }
             }
         }
         Ok(place)
@@ -89,6 +92,27 @@ impl Place {
             self.remover = Some((child, pipe));
         }
     }
+}
+
+/// The first directory on the way that this user cannot enter: asked of the kernel, which knows more than the mode.
+fn barred<'a>(path: &'a Path, user: &User) -> Option<&'a Path> {
+    let is_barred = |dir: &&Path| {
+        let mut enter = Command::new("/bin/sh");
+        enter.args(["-c", "cd -- \"$1\"", "sh"]).arg(dir).env_clear().current_dir("/");
+        enter.uid(user.uid.as_raw()).gid(user.gid.as_raw()).stdin(Stdio::null()).stderr(Stdio::null());
+        // Without a shell nobody knows: the server will say it in its words.
+        enter.status().is_ok_and(|status| !status.success())
+    };
+    is_barred(&path).then(|| path.ancestors().filter(is_barred).last()).flatten()
+}
+
+fn out_of_reach(dir: &Path, barred: &Path, user: &str) -> Failure {
+    let (name, barred) = (format!("a database in {}", dir.display()), barred.display());
+    let text = format!(
+        "its server runs as {user}, who cannot enter {barred}: let {user} through (chmod o+x {barred}), or name \
+         another --restore-dir"
+    );
+    Failure::Create { name, cause: std::io::Error::other(text) }
 }
 
 impl Drop for Place {
