@@ -1,6 +1,7 @@
 //! Uploads of the real agent into the real control plane: in parts and in one piece, with URLs that expire, a store
 //! that goes away, an order to stop, a limit to keep.
 
+use crate::common::eventually_async;
 use crate::site::{JOB, PART_BYTES, PATIENCE, Site};
 use crate::tap::{What, Where};
 use awc::http::Method;
@@ -106,12 +107,22 @@ async fn one_put_whose_url_expired_gets_a_fresh_one() {
     assert_eq!(site.tap.count(What::Put), 2);
 }
 
-async fn cancelled(adjust: impl FnOnce(&mut Command), objects: Value, what: What, place: Where) {
+/// Is told to stop in that step, and gives the site with what the store has then.
+async fn cancelled(
+    adjust: impl FnOnce(&mut Command),
+    objects: Value,
+    (what, place): (What, Where),
+    step: &str,
+) -> Site {
     let site = Site::start(DATABASE_BYTES, objects, None);
     let _agent = site.agent(adjust);
     site.tap.hold(what, place);
     let id = site.order().await;
     site.tap.wait_until_held(PATIENCE);
+    eventually_async(step, PATIENCE, || async {
+        (site.run(&id).await["current_step"] == step).then_some(())
+    })
+    .await;
     let begin = Instant::now();
     let (status, answer) = site.call(Method::POST, &format!("/v1/jobs/{JOB}/cancel"), json!({})).await;
     assert_eq!(status, 202, "{answer}");
@@ -122,20 +133,35 @@ async fn cancelled(adjust: impl FnOnce(&mut Command), objects: Value, what: What
     // The agent has hung up, and the tap with it.
     site.tap.drop_held();
     site.assert_nothing_left();
-    assert_eq!(site.objects().len(), 0);
+    site
 }
 
 #[actix::test]
 async fn an_order_to_stop_in_mid_part_leaves_nothing_in_the_store_and_nothing_in_the_spool() {
-    cancelled(as_it_comes, json!({}), What::Part(3), Where::Body).await;
-    cancelled(spooled, json!({}), What::Part(3), Where::Body).await;
-    cancelled(spooled, json!({}), What::Part(3), Where::Answer).await;
-    cancelled(spooled, json!({}), What::Complete, Where::Head).await;
+    for (adjust, place) in
+        [(as_it_comes as fn(&mut Command), Where::Body), (spooled, Where::Body), (spooled, Where::Answer)]
+    {
+        let site = cancelled(adjust, json!({}), (What::Part(3), place), "uploading").await;
+        assert_eq!((site.objects().len(), site.tap.count(What::Abort)), (0, 1), "{place:?}");
+    }
+}
+
+#[actix::test]
+async fn an_order_to_stop_while_the_store_puts_the_parts_together_ends_the_run_at_once() {
+    for adjust in [as_it_comes, spooled] {
+        // What the store had done by then stays: no run claims it, and the agent has no URL that could take it away.
+        for (place, objects) in [(Where::Head, 0), (Where::Answer, 1)] {
+            let site = cancelled(adjust, json!({}), (What::Complete, place), "verifying").await;
+            assert_eq!((site.objects().len(), site.tap.count(What::Abort)), (objects, 1), "{place:?}");
+        }
+    }
 }
 
 #[actix::test]
 async fn an_order_to_stop_in_mid_put_leaves_nothing_either() {
-    cancelled(as_it_comes, json!({"multipart": false}), What::Put, Where::Body).await;
+    let objects = json!({"multipart": false});
+    let site = cancelled(as_it_comes, objects, (What::Put, Where::Body), "uploading").await;
+    assert_eq!(site.objects().len(), 0);
 }
 
 async fn outlives_the_control_plane(adjust: impl FnOnce(&mut Command)) {
