@@ -1,12 +1,13 @@
-//! What a later life of the agent must know of a spool: that it is whole, and which parts the store has already.
+//! What a later life of the agent must know of a spool: that it is whole, and which parts the store has already. And of
+//! an object that went up without one: that the store has all of it, and may have put it together.
 //!
-//! A file beside the spool, one sealed record after the other: each under a key that is derived from the run's
+//! A file beside the spool, or in its place, one sealed record after the other: each under a key that is derived from the run's
 //! own, bound to the run and to its place. A record that a crash cut ends the list; everything before it holds.
 
 use super::dumped::{Dumped, Packed};
 use super::error::RunError;
 use crate::model::{Dek, Manifest, RunId};
-use crate::spool::{Room, Spool, SpoolError};
+use crate::spool::{self, Room, Spool, SpoolError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -19,12 +20,12 @@ use std::path::{Path, PathBuf};
 /// What the record's key is for.
 const PURPOSE: &[u8] = b"backupy-agent spool ledger v1";
 
-/// A record has a few numbers, two short texts and a manifest.
-const MAX_RECORD_LEN: usize = 64 * 1024;
+/// The largest record names 10,000 parts, each in some hundred bytes.
+const MAX_RECORD_LEN: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Record {
-    /// The spool is whole and on the disk.
+    /// The object is whole: on the disk, or in the store's parts.
     Finished {
         size_bytes: u64,
         sha256: [u8; 32],
@@ -37,10 +38,12 @@ enum Record {
     Upload { id: String, part_bytes: u64 },
     /// The store has that part.
     Part { number: u32, etag: String, md5: Option<[u8; 16]> },
+    /// That upload has all parts of an object that is in no spool. In one record: some of them are of no use.
+    Streamed { upload: String, parts: Vec<Stored> },
 }
 
 /// A part that the store has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// From 1.
     pub number: u32,
@@ -60,6 +63,7 @@ pub struct Ledger {
     count: u32,
     upload: Option<(String, u64)>,
     stored: Vec<Stored>,
+    streamed: Option<(String, Vec<Stored>)>,
 }
 
 struct Len32;
@@ -85,7 +89,8 @@ impl Ledger {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).map_err(refused)?);
         let path = path_of(spool_path);
         let room = room.clone();
-        Ok(Self { file: None, path, room, key, count: 0, upload: None, stored: Vec::new() })
+        let (upload, stored, streamed) = (None, Vec::new(), None);
+        Ok(Self { file: None, path, room, key, count: 0, upload, stored, streamed })
     }
 
     /// What an earlier life noted of that spool; None where it is not known to be whole.
@@ -108,6 +113,7 @@ impl Ledger {
                     self.stored.clear();
                 }
                 Record::Part { number, etag, md5 } => self.stored.push(Stored { number, etag, md5 }),
+                Record::Streamed { upload, parts } => self.streamed = Some((upload, parts)),
             }
         }
         let dumped = dumped?;
@@ -124,6 +130,29 @@ impl Ledger {
     /// [`RunError::Spool`]
     pub fn finished(&mut self, spool: &Spool, dumped: &Dumped) -> Result<(), RunError> {
         spool.sync()?;
+        self.begin(dumped)?;
+        self.sync_dir()
+    }
+
+    /// Every part of an object that is in no spool is stored: this note is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`RunError::Spool`]
+    pub fn streamed(&mut self, dumped: &Dumped, upload: &str, parts: &[Stored]) -> Result<(), RunError> {
+        spool::make_dir(self.dir())?;
+        self.begin(dumped)?;
+        self.put(&Record::Streamed { upload: upload.to_owned(), parts: parts.to_vec() })?;
+        self.sync_dir()
+    }
+
+    /// The parts of that upload, where they are all of an object that is in no spool. A store's name that is not told
+    /// cannot be compared.
+    pub fn all_streamed(&self, upload: &str) -> Option<&[Stored]> {
+        let (known, parts) = self.streamed.as_ref()?;
+        (known == upload && !upload.is_empty()).then_some(parts)
+    }
+
+    fn begin(&mut self, dumped: &Dumped) -> Result<(), RunError> {
         let mut options = OpenOptions::new();
         let made = options.write(true).create(true).truncate(true).mode(0o600).open(&self.path);
         self.file = Some(made.map_err(|cause| self.failed(cause))?);
@@ -134,9 +163,15 @@ impl Ledger {
             engine_version: dumped.engine_version.clone(),
             plain_bytes: dumped.plain_bytes,
             manifest: dumped.manifest.clone(),
-        })?;
-        let dir = self.path.parent().unwrap_or(&self.path);
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|cause| self.failed(cause).into())
+        })
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    fn sync_dir(&self) -> Result<(), RunError> {
+        File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(|cause| self.failed(cause).into())
     }
 
     /// Parts of that upload follow. Gives their size: that of the parts which are there already.
@@ -267,5 +302,27 @@ mod tests {
         assert!(ledger(&spool, 2).recover().is_none(), "another key opens nothing");
         third.discard();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn parts_of_no_spool_are_known_all_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join("spool/r.part");
+        let ledger = || Ledger::new(&spool, &"r".into(), &vec![1; 32].into(), &Room::default()).unwrap();
+        let parts: Vec<_> = (1..=10_000).map(part).collect();
+        ledger().streamed(&dumped(), "u", &parts).unwrap();
+        let mut later = ledger();
+        assert_eq!(later.recover(), Some(dumped()));
+        assert_eq!(later.all_streamed("u"), Some(&parts[..]));
+        assert_eq!(later.all_streamed("another"), None);
+        let whole = std::fs::read(path_of(&spool)).unwrap();
+        std::fs::write(path_of(&spool), &whole[..whole.len() - 1]).unwrap();
+        let mut torn = ledger();
+        torn.recover();
+        assert_eq!(torn.all_streamed("u"), None);
+        ledger().streamed(&dumped(), "", &parts[..1]).unwrap();
+        let mut nameless = ledger();
+        nameless.recover();
+        assert_eq!(nameless.all_streamed(""), None);
     }
 }

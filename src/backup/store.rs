@@ -64,10 +64,10 @@ impl Run<'_> {
     pub async fn go(&self, way: Way, hooks: &mut Hooks<'_>) -> Result<Dumped, RunError> {
         match way {
             Way::Stream(parts) => {
-                spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
-                hooks.before().await?;
-                self.progress.dumping(0, 1);
-                let done = self.stream(&parts).await;
+                let done = self.streamed(&parts, hooks).await;
+                if done.is_ok() || !self.cancel.is_interrupted() {
+                    spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
+                }
                 self.give_up(&parts, done.is_err()).await;
                 done
             }
@@ -95,7 +95,43 @@ impl Run<'_> {
         }
     }
 
-    async fn stream(&self, parts: &Parts) -> Result<Dumped, RunError> {
+    async fn streamed(&self, parts: &Parts, hooks: &mut Hooks<'_>) -> Result<Dumped, RunError> {
+        let mut ledger = self.ledger()?;
+        if let Some(dumped) = self.put_together(parts, &mut ledger).await? {
+            return Ok(dumped);
+        }
+        spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
+        hooks.before().await?;
+        self.progress.dumping(0, 1);
+        self.stream(parts, self.ledger()?).await
+    }
+
+    /// An earlier life was interrupted while the store put all parts together: it is asked once more. None where there
+    /// is nothing of that, or where the store knows the upload no more.
+    async fn put_together(&self, parts: &Parts, ledger: &mut Ledger) -> Result<Option<Dumped>, RunError> {
+        let Some(dumped) = ledger.recover() else { return Ok(None) };
+        let Some(stored) = ledger.all_streamed(&parts.upload_id()) else { return Ok(None) };
+        let run_id = &self.job.order.run_id;
+        tracing::info!(%run_id, parts = stored.len(), "every part was stored before the agent was interrupted: the store is asked again to put them together");
+        match self.complete(parts, stored).await {
+            Ok(()) => Ok(Some(dumped)),
+            Err(RunError::Cancelled) => Err(RunError::Cancelled),
+            Err(error) => {
+                tracing::warn!(%run_id, %error, "the parts of an earlier life are lost: the database is dumped again");
+                let fields = vec![("error", error.to_string())];
+                self.progress
+                    .warn("the parts that were stored are lost: the database is dumped again", fields);
+                Ok(None)
+            }
+        }
+    }
+
+    fn ledger(&self) -> Result<Ledger, RunError> {
+        let (dir, run_id) = (&self.options.spool_dir, &self.job.order.run_id);
+        Ledger::new(&spool::path_of(dir, run_id), run_id, &self.job.order.dek, &self.options.room)
+    }
+
+    async fn stream(&self, parts: &Parts, ledger: Ledger) -> Result<Dumped, RunError> {
         let (offered_bytes, url_count) = parts.offer();
         let (sink, items) = PartSink::new(SinkOptions {
             offered_bytes,
@@ -135,6 +171,8 @@ impl Run<'_> {
         let dumped = dumped?;
         let stored = stored.ok_or_else(|| RunError::Internal("the dump's last part got lost".into()))?;
         self.dumped(&dumped);
+        let (of, upload, all) = (dumped.clone(), parts.upload_id(), stored.clone());
+        self.note(ledger, move |ledger| ledger.streamed(&of, &upload, &all)).await?;
         self.complete(parts, &stored).await?;
         Ok(dumped)
     }
@@ -170,8 +208,7 @@ impl Run<'_> {
         hooks: &mut Hooks<'_>,
     ) -> Result<Dumped, RunError> {
         let (dir, run_id) = (&self.options.spool_dir, &self.job.order.run_id);
-        let room = &self.options.room;
-        let mut ledger = Ledger::new(&spool::path_of(dir, run_id), run_id, &self.job.order.dek, room)?;
+        let mut ledger = self.ledger()?;
         let known = ledger.recover();
         let known =
             known.and_then(|dumped| Some((Spool::reopen(dir, run_id, dumped.packed.size_bytes)?, dumped)));
@@ -194,7 +231,12 @@ impl Run<'_> {
                     seal(self.job, self.options, self.compression, outlet, self.progress, self.cancel);
                 let dumped = sealing.await.inspect_err(|_| spool.discard())?;
                 self.dumped(&dumped);
-                ledger = self.note(ledger, &spool, &dumped).await?;
+                let (held, of) = (Arc::clone(&spool), dumped.clone());
+                let noted = self.note(ledger, move |ledger| ledger.finished(&held, &of)).await;
+                ledger = noted.inspect_err(|_| {
+                    spool.discard();
+                    spool::remove_of(dir, run_id);
+                })?;
                 (spool, dumped, false)
             }
         };
@@ -209,26 +251,20 @@ impl Run<'_> {
         done.map(|()| dumped)
     }
 
-    /// Notes that the spool is whole. Without that note a later life would dump again: no reason to fail.
+    /// Notes that the object is whole. Without that note a later life would dump again: no reason to fail.
     async fn note(
         &self,
         mut ledger: Ledger,
-        spool: &Arc<Spool>,
-        dumped: &Dumped,
+        write: impl FnOnce(&mut Ledger) -> Result<(), RunError> + Send + 'static,
     ) -> Result<Ledger, RunError> {
-        let (held, of) = (Arc::clone(spool), dumped.clone());
         let noting = on_thread("run-sync", move || {
-            if let Err(error) = ledger.finished(&held, &of) {
-                tracing::warn!(%error, "the finished spool could not be noted: after a restart the database would be dumped again");
+            if let Err(error) = write(&mut ledger) {
+                tracing::warn!(%error, "the finished dump could not be noted: after a restart the database would be dumped again");
             }
             ledger
         })?;
         let died = |_| RunError::Internal("its writing thread ended without a result".into());
-        let noted = self.or_cancelled(async { noting.await.map_err(died) }).await;
-        noted.inspect_err(|_| {
-            spool.discard();
-            spool::remove_of(&self.options.spool_dir, &self.job.order.run_id);
-        })
+        self.or_cancelled(async { noting.await.map_err(died) }).await
     }
 
     /// Uploads the spool, and opens every frame of it again meanwhile: what cannot be opened is no backup.

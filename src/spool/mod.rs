@@ -317,7 +317,11 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make_dir(dir: &Path) -> Result<(), SpoolError> {
+/// Makes a directory for spools, 0700, where it is missing.
+///
+/// # Errors
+/// [`SpoolError::Io`]
+pub fn make_dir(dir: &Path) -> Result<(), SpoolError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

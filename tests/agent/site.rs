@@ -180,6 +180,13 @@ impl Site {
         run
     }
 
+    /// As a store does whose rules remove what is old.
+    pub fn forget_uploads(&self) {
+        for upload in fs::read_dir(self.plane_dir().join(STAGING[0])).unwrap() {
+            fs::remove_dir_all(upload.unwrap().path()).unwrap();
+        }
+    }
+
     /// Neither in the store's staging nor in the spool.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
@@ -196,6 +203,11 @@ impl Site {
         let root = self.plane_dir().join("objects");
         let waits = |path: &PathBuf| path.strip_prefix(&root).unwrap().to_string_lossy().starts_with('.');
         files(&root).into_iter().filter(|path| !waits(path)).collect()
+    }
+
+    /// Whether an object lies on the agent's disk.
+    pub fn has_spool(&self) -> bool {
+        files(&self.spool()).iter().any(|path| path.extension().is_some_and(|e| e == "part"))
     }
 
     /// Records of the spool's ledger: two, and one for each part that the agent knows to be stored.

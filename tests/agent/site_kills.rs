@@ -26,7 +26,7 @@ async fn killed(adjust: fn(&mut Command), what: What, place: Where, known_parts:
     site.tap.wait_until_held(PATIENCE);
     // Everything that goes on beside what is held comes to rest.
     eventually("the other parts", PATIENCE, || (site.tap.answered_parts() == known_parts).then_some(()));
-    if site.ledger_records() > 0 {
+    if site.has_spool() {
         let noted = || (site.ledger_records() == known_parts + 2).then_some(());
         eventually("a ledger with every part that is known to be stored", PATIENCE, noted);
     }
@@ -82,19 +82,32 @@ async fn without_a_spool_the_run_begins_again_in_the_same_upload() {
 }
 
 #[actix::test]
-async fn without_a_spool_a_kill_before_the_completion_is_known_costs_a_dump() {
-    let cases = [
-        // Where it was killed, and in how many uploads the new life tries: the first one is over once the store has put
-        // its parts together, and the new life learns it with its first parts.
-        (Where::Head, 1),
-        (Where::Answer, 2),
-    ];
-    for (place, uploads) in cases {
+async fn without_a_spool_a_kill_before_the_completion_is_known_costs_one_question() {
+    for place in [Where::Head, Where::Answer] {
         let (site, id) = killed(|_| {}, What::Complete, place, PARTS as usize).await;
+        site.assert_good(&id).await;
+        assert_eq!((site.tap.parts(), site.tap.count(What::Complete)), (Vec::new(), 1), "{place:?}");
+        assert_eq!(site.dumps(), 1, "{place:?}");
+    }
+}
+
+#[actix::test]
+async fn without_a_spool_a_store_that_forgot_the_upload_meanwhile_costs_a_dump() {
+    for place in [Where::Head, Where::Answer] {
+        let site = Site::start(DATABASE_BYTES, json!({}), None);
+        let mut agent = site.agent(|_| {});
+        site.tap.hold(What::Complete, place);
+        let id = site.order().await;
+        site.tap.wait_until_held(PATIENCE);
+        agent.kill();
+        site.forget_uploads();
+        site.tap.forget();
+        site.tap.drop_held();
+        let _agent = site.agent(|_| {});
         site.assert_good(&id).await;
         let seen = site.tap.seen();
         let tried: BTreeSet<_> = seen.iter().filter_map(|seen| seen.upload()).collect();
-        assert_eq!((tried.len(), site.dumps()), (uploads, 2), "{place:?}");
+        assert_eq!((tried.len(), site.dumps()), (2, 2), "the old upload, and another one: {place:?}");
         let stored = seen.iter().filter(|seen| seen.part().is_some() && seen.status == Some(200)).count();
         assert_eq!(stored, PARTS as usize, "{place:?}");
     }

@@ -112,7 +112,9 @@ fn hint(status: u16, code: &str) -> &'static str {
         }
         (_, "InvalidAccessKeyId") => " (the store does not know the key that signed the URL)",
         (_, "NoSuchBucket") => " (the bucket does not exist)",
-        (_, "NoSuchUpload") => " (the multipart upload does not exist, or not any more)",
+        (_, "NoSuchUpload") => {
+            " (the multipart upload is over: it was put together before the agent was interrupted, or given up, or removed by the store's own rules; another run begins another one)"
+        }
         (_, "EntityTooSmall") => " (the store wants larger parts than the server asked for)",
         (_, "EntityTooLarge") | (411 | 413, _) => {
             " (the object is larger than a single PUT may be: the server must offer a multipart upload)"

@@ -50,7 +50,7 @@ impl Parts {
                     }
                 },
                 // Its parts were taken a moment ago, and only putting them together ends an upload that nobody aborts.
-                Tried::Final(error) if in_doubt && error.is_no_such_upload() => {
+                Tried::Final(error) if in_doubt && self.took_part.get() && error.is_no_such_upload() => {
                     tracing::warn!(place = %found.place.shown, tries = tries.count, "the store had put the parts together already: its first answer was lost");
                     return Ok(());
                 }

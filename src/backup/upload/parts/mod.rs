@@ -54,6 +54,8 @@ pub struct Parts {
     url_count: usize,
     sent_bytes: Cell<u64>,
     total_bytes: Cell<u64>,
+    /// The store took a part in this life of the agent.
+    took_part: Cell<bool>,
 }
 
 impl Parts {
@@ -87,6 +89,7 @@ impl Parts {
             url_count: multipart.part_urls.len(),
             sent_bytes: Cell::new(0),
             total_bytes: Cell::new(0),
+            took_part: Cell::new(false),
         }))
     }
 
@@ -141,7 +144,7 @@ impl Parts {
         ledger: &mut Ledger,
     ) -> Result<Vec<Stored>, RunError> {
         let sizes = Sizes::new(self.offered_bytes, self.url_count, size_bytes);
-        let part_bytes = ledger.begin_upload(&self.signed_id(), sizes.part_bytes)?;
+        let part_bytes = ledger.begin_upload(&self.upload_id(), sizes.part_bytes)?;
         let file = Arc::new(spool.reader()?);
         let mut stored = ledger.stored();
         if !stored.is_empty() {
@@ -174,7 +177,8 @@ impl Parts {
         }
     }
 
-    fn signed_id(&self) -> String {
+    /// The store's name of the upload; may be empty.
+    pub fn upload_id(&self) -> String {
         self.signed.upload_id()
     }
 
@@ -189,6 +193,7 @@ impl Parts {
             let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
                 Ok(stored) => {
                     self.signed.begin();
+                    self.took_part.set(true);
                     return Ok(stored);
                 }
                 // A life that was killed when the store had put its parts together comes back to an upload that is over.

@@ -361,3 +361,13 @@ async fn an_upload_that_is_over_before_a_part_is_stored_is_replaced_and_later_it
     let text = sent.unwrap_err();
     assert!(text.contains("404 NoSuchUpload"), "{text}");
 }
+
+#[actix::test]
+async fn a_store_that_forgot_an_earlier_lifes_upload_has_not_said_that_the_object_is_there() {
+    let shop = Shop::new(&[("complete", "503"), ("complete", "gone")]).await;
+    let parts = Parts::new(&shop.order(20), &options(), &Progress::new()).unwrap().unwrap();
+    let stored = [Stored { number: 1, etag: "\"e\"".into(), md5: None }];
+    let text = parts.complete(&stored).await.unwrap_err().to_string();
+    assert!(text.contains("NoSuchUpload (the multipart upload is over"), "{text}");
+    assert_eq!(shop.held().requests.len(), 2);
+}
