@@ -45,6 +45,9 @@ pub enum RunError {
     /// Where the object should go, there is something.
     #[error("{0} exists")]
     Exists(String),
+    /// What takes the object did not.
+    #[error("standard output took not all of the object: {0}")]
+    Stdout(io::Error),
     /// The spool could not be written.
     #[error(transparent)]
     Spool(#[from] SpoolError),

@@ -10,13 +10,14 @@ use super::run_args::RunArgs;
 use super::settings_args::warn;
 use super::{CliError, CliResult, print, print_json};
 use crate::backup::{Progress, RunError};
-use crate::model::{Completed, Compression, Secret, SysExit, TargetSpec};
+use crate::model::{Completed, Compression, Engine, Secret, SysExit, TargetSpec};
 use crate::settings::{DEFAULT_FILE, Flag, ForTarget, RunSettings, Sources, load_for_target};
 use clap::{ArgGroup, ValueEnum};
 use indicatif::DecimalBytes;
 use serde::Serialize;
-use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const AFTER: &str = "\
@@ -165,7 +166,7 @@ pub fn run(args: Args) -> CliResult {
 }
 
 fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
-    if to_stdout && std::io::stdout().is_terminal() {
+    if to_stdout && io::stdout().is_terminal() {
         let text = "--out - writes an encrypted object, and standard output is a terminal: redirect it";
         return Err(CliError::new(SysExit::Usage, text));
     }
@@ -174,10 +175,8 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
         let text = "--key-file and --put-url-file cannot both be standard input";
         return Err(CliError::new(SysExit::Usage, text));
     }
-    if let Some(out) = args.out.as_ref().filter(|_| !to_stdout && !args.force)
-        && std::fs::symlink_metadata(out).is_ok()
-    {
-        return Err(told(&Failure::Exists(out.display().to_string())));
+    if let Some(out) = args.out.as_ref().filter(|_| !to_stdout) {
+        check_free(out, args.force).map_err(|failure| told(&failure))?;
     }
     if let Some(dir) = args.out.as_ref().filter(|_| !to_stdout).and_then(|out| out.parent())
         && !dir.as_os_str().is_empty()
@@ -187,6 +186,10 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
         return Err(CliError::new(SysExit::CannotCreate, text));
     }
     let (target, settings) = settings(&args)?;
+    if args.out.as_ref().is_some_and(|out| is_database(out, &target)) {
+        let text = "--out is the database itself: name another file";
+        return Err(CliError::new(SysExit::Usage, text));
+    }
     let put_url = args.put_url_file.as_deref().map(read_url).transpose()?;
     let key =
         key::Key::of(args.key_file.as_deref(), args.key_out.as_deref()).map_err(|error| told(&error))?;
@@ -206,6 +209,27 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
     Ok(completed)
 }
 
+/// Only a file may be replaced, and only where that was asked: a rename over a device would replace the device.
+fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
+    let name = || out.display().to_string();
+    match std::fs::symlink_metadata(out) {
+        Err(_) => Ok(()),
+        Ok(_) if !force => Err(Failure::Exists(name())),
+        Ok(found) if found.is_file() || found.is_symlink() => Ok(()),
+        Ok(_) => {
+            let cause = io::Error::other("it exists and is no file; `--out -` writes to standard output");
+            Err(Failure::Create { name: name(), cause })
+        }
+    }
+}
+
+/// Whether the file is what is to be backed up.
+fn is_database(out: &Path, target: &TargetSpec) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    target.engine == Some(Engine::Sqlite)
+        && matches!((id(out), id(Path::new(&target.connection.database))), (Ok(out), Ok(database)) if out == database)
+}
+
 /// The target, and how the daemon would run it: file, environment and flags.
 fn settings(args: &Args) -> Result<(TargetSpec, RunSettings), CliError> {
     let flags = args.runs.as_ref().clone().flags().into_iter();
@@ -216,13 +240,13 @@ fn settings(args: &Args) -> Result<(TargetSpec, RunSettings), CliError> {
     Ok((target, runs))
 }
 
-fn read_url(path: &std::path::Path) -> Result<Secret, CliError> {
+fn read_url(path: &Path) -> Result<Secret, CliError> {
     let unreadable =
         |cause| CliError::new(SysExit::NoInput, format_args!("cannot read {}: {cause}", path.display()));
     // Room for all of it at once: a buffer that grows leaves copies behind.
     let mut text = zeroize::Zeroizing::new(String::with_capacity(MAX_URL_BYTES as usize + 1));
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_URL_BYTES).read_to_string(&mut text)
+        io::stdin().lock().take(MAX_URL_BYTES).read_to_string(&mut text)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(MAX_URL_BYTES).read_to_string(&mut text))
     };
@@ -244,7 +268,7 @@ fn failed(target: &TargetSpec, error: &RunError, progress: &Progress) -> CliErro
         }
         RunError::Hook(_) | RunError::Dump(_) | RunError::Upload(_) => SysExit::Unavailable,
         RunError::Exists(_) => SysExit::CannotCreate,
-        RunError::Spool(_) => SysExit::Io,
+        RunError::Spool(_) | RunError::Stdout(_) => SysExit::Io,
         RunError::Pack { .. } | RunError::Internal(_) => SysExit::Internal,
     };
     let hint = if matches!(error, RunError::Exists(_)) { "; --force replaces it" } else { "" };
@@ -260,7 +284,7 @@ fn say_json(value: &impl Serialize) {
 /// On standard error; a closed one is no error of its own.
 fn eprint(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// What happened on the way.

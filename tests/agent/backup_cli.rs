@@ -4,7 +4,8 @@ use crate::common::{Agent, eventually, process::command};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -307,6 +308,25 @@ fn a_signal_or_its_timeout_ends_a_backup_at_once_and_leaves_nothing() {
     assert_eq!(late.wait_for_code(SOON), 69, "{:?}", late.output());
     assert!(late.output().join("\n").contains("--timeout 1 s"));
     assert_eq!(host.out(), Vec::<String>::new());
+}
+
+#[test]
+fn force_replaces_a_file_and_nothing_else() {
+    let host = Host::new();
+    fs::write(host.path("key"), [7; 32]).unwrap();
+    fs::write(host.path("out/old"), "old").unwrap();
+    fs::create_dir(host.path("out/folder")).unwrap();
+    let _socket = UnixListener::bind(host.path("out/socket")).unwrap();
+    let before = fs::read(host.path("shop.db")).unwrap();
+    for (out, exit) in [("old", 0), ("folder", 73), ("socket", 73), ("../shop.db", 64)] {
+        let flags = ["--key-file", "../key", "--force", "--out", out];
+        let made = output(&mut host.backup("shop", &flags));
+        assert_eq!(code(&made), exit, "{out}: {made:?}");
+    }
+    host.assert_opens(&host.path("out/old"), "../key");
+    assert!(fs::metadata(host.path("out/socket")).unwrap().file_type().is_socket());
+    assert!(fs::read(host.path("shop.db")).unwrap() == before, "the database was replaced");
+    assert_eq!(host.out(), ["folder", "old", "socket"]);
 }
 
 #[test]

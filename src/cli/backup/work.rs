@@ -107,9 +107,7 @@ impl Work<'_> {
         let mut object = File::open(&whole).map_err(unusable(&whole))?;
         let copied =
             Target::create(Path::new("-"), false).map_err(|error| io::Error::other(error.to_string()));
-        copied
-            .and_then(|mut out| io::copy(&mut object, &mut out))
-            .map_err(unusable(Path::new("standard output")))?;
+        copied.and_then(|mut out| io::copy(&mut object, &mut out)).map_err(RunError::Stdout)?;
         Ok(completed)
     }
 
@@ -193,7 +191,9 @@ fn tell(progress: &Progress) {
             EventLevel::Warn => {
                 let fields: Vec<_> =
                     event.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-                warn_of(&format!("{} ({})", event.message, fields.join(", ")));
+                let fields =
+                    if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+                warn_of(&format!("{}{fields}", event.message));
             }
         }
     }
