@@ -11,9 +11,15 @@ use std::time::Duration;
 /// S3's longest error code has 40 letters.
 const MAX_CODE_LEN: usize = 64;
 
-/// Codes in the body of a 200 that another try may cure.
-const PASSING_CODES: [&str; 5] =
-    ["InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "OperationAborted"];
+/// Codes that another try may cure, whatever status they come under: S3 answers 400 RequestTimeout where the line broke.
+const PASSING_CODES: [&str; 6] = [
+    "InternalError",
+    "ServiceUnavailable",
+    "SlowDown",
+    "RequestTimeout",
+    "OperationAborted",
+    "IncompleteBody",
+];
 
 /// Codes of URLs whose time is over. AWS has none for most of them, and says it in its text: "Request has expired".
 const AGE_CODES: [&str; 3] = ["ExpiredToken", "RequestExpired", "RequestTimeTooSkewed"];
@@ -75,7 +81,7 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
             awc::http::StatusCode::from_u16(status).map_or(status.to_string(), |status| status.to_string())
         }
     };
-    if status >= 500 || matches!(status, 408 | 417 | 429) {
+    if status >= 500 || matches!(status, 408 | 417 | 429) || code.as_deref().is_some_and(is_passing) {
         return Tried::Again {
             why: format!("the store answered {said}"),
             retry_after: retry_after(&answer),
@@ -89,6 +95,25 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
         return Tried::Expired(UploadError::TooOld { place: shown, answer: said, until });
     }
     Tried::Final(UploadError::Refused { place: shown, answer: said, hint: hint(status, &code) })
+}
+
+/// The same for bytes that were put. The answer to those has no words: under a 200, what stands before the store may
+/// say that it failed, or show a page of its own.
+pub fn judge_put(answer: Answer, place: &Place) -> Tried {
+    match judge(answer, place) {
+        Tried::Done(answer) => match error_code(&answer.body) {
+            Some(code) => Tried::again(format!("the store answered {}, and in it {code}", answer.status)),
+            None if answer.status == 200 && is_page(&answer) => {
+                Tried::again("something that is no object store answered with a web page")
+            }
+            None => Tried::Done(answer),
+        },
+        other @ (Tried::Final(_) | Tried::Expired(_) | Tried::Again { .. }) => other,
+    }
+}
+
+fn is_page(answer: &Answer) -> bool {
+    answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html"))
 }
 
 /// The refusal is for the URL's age: another URL may do.
@@ -135,7 +160,7 @@ pub fn error_code(body: &[u8]) -> Option<String> {
     (plain && !code.is_empty()).then_some(code)
 }
 
-/// Whether an error that came under a 200 may pass.
+/// Whether an error may pass.
 pub fn is_passing(code: &str) -> bool {
     PASSING_CODES.contains(&code)
 }
@@ -200,6 +225,32 @@ mod tests {
         assert_eq!(of(&format!("\"{md5}\""), "x-amz-server-side-encryption: aws:kms\r\n"), None);
         for other in ["\"abc\"", "\"9e107d9d372bb6826bd81d3542a419d6-3\"", &"z".repeat(32)] {
             assert_eq!(of(other, ""), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_network_did_is_tried_again_and_a_200_is_believed_only_where_nothing_speaks_against_it() {
+        let place = Place::new(&"https://s.test/o?a=SECRET".into(), false).unwrap();
+        let of = |head: &str, body: &str| {
+            judge_put(
+                answer(&format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())),
+                &place,
+            )
+        };
+        let xml = |code: &str| format!("<?xml?><Error><Code>{code}</Code></Error>");
+        for (head, body) in [
+            ("400 Bad Request", xml("RequestTimeout")),
+            ("400 Bad Request", xml("IncompleteBody")),
+            ("409 Conflict", xml("OperationAborted")),
+            ("200 OK", xml("InternalError")),
+            ("200 OK", xml("AccessDenied")),
+            ("200 OK\r\ncontent-type: text/html; charset=utf-8", "<html>Log in</html>".to_owned()),
+        ] {
+            assert!(matches!(of(head, &body), Tried::Again { .. }), "{head} {body}");
+        }
+        assert!(matches!(of("400 Bad Request", &xml("InvalidArgument")), Tried::Final(_)));
+        for head in ["200 OK", "204 No Content", "201 Created\r\ncontent-type: text/html"] {
+            assert!(matches!(of(head, ""), Tried::Done(_)), "{head}");
         }
     }
 

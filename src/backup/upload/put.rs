@@ -1,6 +1,6 @@
 //! One PUT of the whole spool, tried again until the URL's life is over, and with a fresh URL after it.
 
-use super::answer::{Tried, judge, md5_of};
+use super::answer::{Tried, judge_put, md5_of};
 use super::fresh::fresh_urls;
 use super::http::{Body, Client, Request, Source};
 use super::place::Place;
@@ -128,7 +128,7 @@ impl Put {
             Ok(answer) => answer,
             Err(broken) => return Tried::broken(broken, &self.place),
         };
-        let answer = match judge(answer, &self.place) {
+        let answer = match judge_put(answer, &self.place) {
             Tried::Done(answer) => answer,
             other @ (Tried::Final(_) | Tried::Expired(_) | Tried::Again { .. }) => return other,
         };

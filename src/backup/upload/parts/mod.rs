@@ -14,7 +14,7 @@ mod tests;
 pub use sink::{PartSink, PartWriter, SinkOptions};
 pub use size::Sizes;
 
-use super::answer::{Tried, judge, md5_of};
+use super::answer::{Tried, judge_put, md5_of};
 use super::http::{Body, Broken, Client, Request, Source};
 use super::place::Place;
 use super::retry::{MAX_MISMATCHES, Tries, too_late};
@@ -246,7 +246,7 @@ impl Parts {
         let request = Request { method: "PUT", place, content_type, unasked, body };
         let sent = self.client.send(request).await;
         let sent = sent.map_err(|broken| Tried::broken(broken, place));
-        let answer = match sent.map(|answer| judge(answer, place)) {
+        let answer = match sent.map(|answer| judge_put(answer, place)) {
             Ok(Tried::Done(answer)) if mine.get() == part.source.len() => answer,
             other => {
                 self.sent_bytes.set(self.sent_bytes.get().saturating_sub(mine.get()));
