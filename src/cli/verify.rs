@@ -45,6 +45,9 @@ pub struct Args {
     state_dir: PathBuf,
 }
 
+/// A page of a terminal; all of them stand in the JSON.
+const SHOWN_TABLES: usize = 32;
+
 /// A good look at a restored backup.
 struct Looked {
     restored: Restored,
@@ -122,8 +125,13 @@ fn counts(looked: &Looked) -> String {
     let Looked { restored, recorded } = looked;
     let Restored { engine, tables, rows, expired, remarks } = restored;
     let mut page = format!("  restored {} tables, {rows} rows, sound ({engine})\n", tables.len());
-    for (name, rows) in tables {
+    for (name, rows) in tables.iter().take(SHOWN_TABLES) {
+        // A name may hold what a terminal obeys.
+        let name = name.replace(char::is_control, " ");
         page.push_str(&format!("    {name:<28} {rows}\n"));
+    }
+    if tables.len() > SHOWN_TABLES {
+        page.push_str(&format!("    and {} more: --json names them all\n", tables.len() - SHOWN_TABLES));
     }
     if let Some(expired) = expired.filter(|expired| *expired > 0) {
         page.push_str(&format!("  expired  {expired} keys, since the backup was made\n"));

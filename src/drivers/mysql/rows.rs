@@ -111,6 +111,8 @@ impl Rows {
             None => (room, false),
         };
         self.head.extend_from_slice(near.get(..used).unwrap_or_default());
+        // A name may have a line feed in it.
+        let ended = ended && !self.is_in_a_name();
         if ended || self.head.len() == HEAD_LEN {
             self.at = if ended { At::Head } else { At::Line };
             let mut head = std::mem::take(&mut self.head);
@@ -119,6 +121,12 @@ impl Rows {
             self.head = head;
         }
         used
+    }
+
+    fn is_in_a_name(&self) -> bool {
+        let behind = |start: &&[u8]| self.head.strip_prefix(*start);
+        !self.is_code
+            && [CREATE, INSERT, USE].iter().find_map(behind).is_some_and(|name| quoted(name).is_none())
     }
 
     fn judge(&mut self, line: &[u8]) {
@@ -258,6 +266,13 @@ mod tests {
             CREATE TABLE `inv` (\n);\nINSERT INTO `inv` (`a`, `V``ALUES (`) VALUES (1,4),\n(2,4);\n\
             /*!50001 CREATE VIEW `w` AS SELECT\n 1 AS `x` */;\n-- Dump completed\n";
         holds(script, &[("inv", 2), ("t", 4), ("we`ird (", 0)]);
+    }
+
+    #[test]
+    fn a_name_with_a_line_feed_is_one_name() {
+        let script =
+            "CREATE TABLE `a``\nb` (\n  `c\nd` int\n);\nINSERT INTO `a``\nb` VALUES\n(1),\n(2);\n-- end\n";
+        holds(script, &[("a`\nb", 2)]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! MariaDB: a data directory of its own, a socket in it, no network.
 //!
 //! A dump of all databases brings the accounts of its server with it. So the server is started again to be asked, this
-//! time without looking at accounts; that its data were really stored is seen on the way.
+//! time without looking at accounts; that its data were really stored is seen on the way. A dump of one database brings
+//! none: a view over a view whose definer is not there cannot be made, and is only told.
 
 use super::super::super::opening::Failure;
 use super::place::Place;
@@ -37,8 +38,15 @@ const SETTINGS: [&str; 11] = [
     "--performance-schema=OFF",
 ];
 
-/// Every table, but what the server keeps for itself.
-const TABLES: &str = "SELECT HEX(TABLE_SCHEMA), HEX(TABLE_NAME) FROM information_schema.TABLES \
+/// How the client begins to tell of an error, and of the one for an account that is not there.
+const ERROR: &str = "ERROR ";
+const NO_DEFINER: &str = "ERROR 1449 ";
+
+/// More errors help nobody.
+const SHOWN_ERRORS: usize = 3;
+
+/// Every table, but what the server keeps for itself; and whether its rows end with the server.
+const TABLES: &str = "SELECT HEX(TABLE_SCHEMA), HEX(TABLE_NAME), ENGINE <=> 'MEMORY' FROM information_schema.TABLES \
      WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
      AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')";
 
@@ -80,14 +88,39 @@ impl Mariadb {
         make.arg("--execute").arg(format!("CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4"));
         server::answer(&mut make).map_err(|how| Failure::Server { name: "mariadb", how })?;
         let mut command = client(&place, &programs);
-        // Nothing in a dump is a command to the client itself.
-        command.args(["--binary-mode", "--max-allowed-packet=1G", &format!("--database={DATABASE}")]);
+        // Nothing in a dump is a command to the client itself. Whether it went well, its words say.
+        command.args(["--binary-mode", "--force", "--max-allowed-packet=1G"]);
+        command.arg(format!("--database={DATABASE}"));
         let restoring = Running::fed(&place, "mariadb", command)?;
         Ok(Self { restoring, server, place, programs, is_mysql })
     }
 
     fn refused(&mut self) -> Failure {
         let how = self.restoring.wait().err().unwrap_or_else(|| "ended before the dump did".into());
+        self.unsound(&how)
+    }
+
+    /// Waits for the client's end; gives what it left out for want of an account.
+    fn restored(&mut self) -> Result<Vec<String>, Failure> {
+        if self.restoring.wait().is_err() {
+            return Err(self.refused());
+        }
+        let Some(mut errors) = self.restoring.lines_with(ERROR) else {
+            return Err(self.unsound("told of more errors than can be read"));
+        };
+        let left_out = errors.len();
+        errors.retain(|error| !error.starts_with(NO_DEFINER));
+        if !errors.is_empty() {
+            errors.truncate(SHOWN_ERRORS);
+            return Err(self.unsound(&format!("said {}", errors.join("; "))));
+        }
+        let remark = format!(
+            "{left_out} statements need a definer, and accounts are not in a backup of one database: they were left out"
+        );
+        Ok(if left_out > 0 { vec![remark] } else { Vec::new() })
+    }
+
+    fn unsound(&self, how: &str) -> Failure {
         let hint = if self.is_mysql {
             "; the dump is MySQL's, and was given to a MariaDB, which does not know all of it: restore it into a MySQL"
         } else {
@@ -104,9 +137,7 @@ impl Restorer for Mariadb {
     }
 
     fn look(&mut self, _: &mut DumpReader) -> Result<Found, Failure> {
-        if self.restoring.wait().is_err() {
-            return Err(self.refused());
-        }
+        let mut remarks = self.restored()?;
         self.server.stop()?;
         self.server = start(&self.place, &self.programs, &["--skip-grant-tables"])?;
         let failed = |how| Failure::Restored(format!("its rows cannot be counted: mariadb {how}"));
@@ -117,8 +148,12 @@ impl Restorer for Mariadb {
         let version = ask("SELECT VERSION()")?;
         let engine = format!("MariaDB {}", version.trim().split('-').next().unwrap_or_default());
         let mut questions = String::new();
+        let mut foreign = Vec::new();
         for line in ask(TABLES)?.lines() {
-            questions += &question(line).ok_or_else(|| failed(format!("answered {line}")))?;
+            let answered = || failed(format!("answered {line}"));
+            let table = Table::parse(line).ok_or_else(answered)?;
+            questions += &table.question();
+            foreign.extend(table.is_in_memory.then(|| table.name()));
         }
         let script = self.place.join("count.sql");
         std::fs::write(&script, questions).map_err(Failure::Write)?;
@@ -130,9 +165,16 @@ impl Restorer for Mariadb {
             let (name, rows) = row(line).ok_or_else(|| failed(format!("answered {line}")))?;
             tally.add(&name, rows);
         }
-        let remarks =
-            if self.is_mysql { vec!["a dump of MySQL, restored into MariaDB".into()] } else { Vec::new() };
-        Ok(Found { engine, tally, foreign: Vec::new(), expired: None, remarks })
+        if self.is_mysql {
+            remarks.push("a dump of MySQL, restored into MariaDB".into());
+        }
+        if !foreign.is_empty() {
+            remarks.push(format!(
+                "{} tables of the engine MEMORY were not compared: their rows end with their server",
+                foreign.len()
+            ));
+        }
+        Ok(Found { engine, tally, foreign, expired: None, remarks })
     }
 }
 
@@ -160,21 +202,39 @@ fn path(option: &str, place: &Place, name: &str) -> std::ffi::OsString {
     option
 }
 
-/// Asks for the rows of one table, whose names come and go as bytes.
-fn question(line: &str) -> Option<String> {
-    let (schema, table) = line.split_once('\t')?;
-    let quoted = |hex: &str| {
-        let name = String::from_utf8(HEXUPPER.decode(hex.as_bytes()).ok()?).ok()?;
-        Some(format!("`{}`", name.replace('`', "``")))
-    };
-    Some(format!("SELECT '{schema}', '{table}', COUNT(*) FROM {}.{};\n", quoted(schema)?, quoted(table)?))
+/// A table, whose names come and go as bytes.
+struct Table {
+    schema: String,
+    name: String,
+    is_in_memory: bool,
+}
+
+impl Table {
+    fn parse(line: &str) -> Option<Self> {
+        let mut columns = line.split('\t');
+        let (schema, name) = (text_of(columns.next()?)?, text_of(columns.next()?)?);
+        Some(Self { schema, name, is_in_memory: columns.next()? == "1" })
+    }
+
+    /// As the dump calls it.
+    fn name(&self) -> String {
+        let Self { schema, name, .. } = self;
+        if schema == DATABASE { name.clone() } else { format!("{schema}.{name}") }
+    }
+
+    /// Asks for its rows.
+    fn question(&self) -> String {
+        let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
+        let (schema, name) = (quoted(&self.schema), quoted(&self.name));
+        format!("SELECT '{}', COUNT(*) FROM {schema}.{name};\n", HEXUPPER.encode(self.name().as_bytes()))
+    }
 }
 
 fn row(line: &str) -> Option<(String, u64)> {
-    let mut columns = line.split('\t');
-    let mut name =
-        || Some(String::from_utf8_lossy(&HEXUPPER.decode(columns.next()?.as_bytes()).ok()?).into_owned());
-    let (schema, table) = (name()?, name()?);
-    let rows = columns.next()?.parse().ok()?;
-    Some((if schema == DATABASE { table } else { format!("{schema}.{table}") }, rows))
+    let (name, rows) = line.split_once('\t')?;
+    Some((text_of(name)?, rows.parse().ok()?))
+}
+
+fn text_of(hex: &str) -> Option<String> {
+    String::from_utf8(HEXUPPER.decode(hex.as_bytes()).ok()?).ok()
 }
