@@ -1,6 +1,8 @@
 //! What SQLite says, as an operator can use it.
 
 use super::super::DumpError;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::ErrorCode;
 use std::path::Path;
 
@@ -59,9 +61,8 @@ fn cannot_open(path: &Path) -> &'static str {
     if beside("-journal") {
         return "has a journal of an interrupted transaction, which only a writer may roll back: open it once with its application";
     }
-    if let Err(error) = std::fs::metadata(path)
-        && error.kind() == std::io::ErrorKind::PermissionDenied
-    {
+    // Only asked: opening it here would end the locks of this process.
+    if access(path, AccessFlags::R_OK) == Err(Errno::EACCES) {
         return "may not be read by the agent's user: give it read access to the file and its directory";
     }
     "cannot be opened for reading. A database in WAL mode needs its `-shm` file beside it: keep its application running, or let the agent's user write into the directory"
