@@ -2,12 +2,18 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
 import sqlite3
+import subprocess
 import time
 
 from case import Order, check, scenario
 from scenarios_backup import completed, scene
+from scenarios_midway import postgres
+
+MIB = 1024 * 1024
 
 
 def part(value):
@@ -75,3 +81,56 @@ async def a_backup_is_held_against_what_its_run_noted(case):
     await agent.terminate()
     code, told, errors = await look(case, agent, later, done["sha256"])
     check(code == 0 and "manifest" not in told, f"{told} {errors}")
+
+
+@contextlib.asynccontextmanager
+async def least_free(place):
+    """How little of a file system was ever free, in a list."""
+    least = [os.statvfs(place).f_bavail]
+
+    async def look_on():
+        while True:
+            least[0] = min(least[0], os.statvfs(place).f_bavail)
+            await asyncio.sleep(0.01)
+    looking = asyncio.create_task(look_on())
+    try:
+        yield least
+    finally:
+        looking.cancel()
+        least[0] *= os.statvfs(place).f_frsize
+
+
+@scenario
+async def a_look_that_has_no_room_for_indexes_leaves_the_disk_room_and_does_not_blame_the_backup(case):
+    async def run(*command):
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, "PGPASSWORD": "pw-of-the-database"}, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE)
+        said, errors = await process.communicate()
+        return process.returncode, said, errors.decode()
+
+    small = case.folder / "small"
+    small.mkdir()
+    async with postgres(case) as (port, _):
+        indexes = "".join(f"create index on t ({', '.join(['body'] * count)});" for count in range(1, 6))
+        code, _, errors = await run("psql", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "bk", "-d", "postgres",
+                                    "-c", indexes)
+        check(code == 0, errors)
+        (case.folder / "agent.toml").write_text(
+            f'[targets.t]\ntype = "postgresql"\nport = {port}\nusername = "bk"\ndatabase = "postgres"\n'
+            'password_ref = "env:PGPASSWORD"\n')
+        key, backup = case.folder / "key", case.folder / "backup"
+        code, _, errors = await run(case.binary, "backup", "--config", str(case.folder / "agent.toml"), "--target",
+                                    "t", "--key-out", str(key), "--out", str(backup))
+        check(code == 0, errors)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=280m,mode=1777", "tmpfs", str(small)], check=True)
+    try:
+        async with least_free(small) as least:
+            code, said, errors = await run(case.binary, "verify", "--restore", "--json", "--restore-dir", str(small),
+                                           "--key-file", str(key), "--in", str(backup))
+        check(not any(small.iterdir()), "something is left of the look")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    told = json.loads(said)
+    check(code == 74 and told["error"] == "write_failed" and "are free in" in told["message"], f"{code} {told} {errors}")
+    check(32 * MIB < least[0] < 64 * MIB, f"{least[0]} bytes were free")

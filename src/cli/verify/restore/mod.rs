@@ -18,8 +18,7 @@ mod tools;
 use super::super::opening::{Failure, Key, OpeningArgs, Report};
 use crate::drivers::{DumpReader, HEAD_LEN, Tally, engine_of};
 use crate::model::Engine;
-use crate::spool::{self, Room};
-use place::Place;
+use place::{Place, ensure_room};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -100,14 +99,12 @@ struct Feed<'a> {
     head: Vec<u8>,
     going: Option<(Box<dyn Restorer>, DumpReader)>,
     unchecked_bytes: u64,
-    room: Room,
     failure: Option<Failure>,
 }
 
 impl<'a> Feed<'a> {
     fn new(dir: &'a Path) -> Self {
-        let room = Room::default();
-        Self { dir, head: Vec::new(), going: None, unchecked_bytes: 0, room, failure: None }
+        Self { dir, head: Vec::new(), going: None, unchecked_bytes: 0, failure: None }
     }
 
     /// Enough has come to know the engine.
@@ -133,25 +130,11 @@ impl<'a> Feed<'a> {
     fn hand_on(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let Some((restorer, reader)) = &mut self.going else { return Ok(()) };
         reader.take(bytes).map_err(Failure::Restored)?;
-        restorer.feed(bytes, reader)?;
+        restorer.feed(bytes, reader).map_err(|failure| for_want_of_room(self.dir, failure))?;
         self.unchecked_bytes += bytes.len() as u64;
         if self.unchecked_bytes >= ROOM_CHECK_BYTES {
             self.unchecked_bytes = 0;
-            self.check_room()?;
-        }
-        Ok(())
-    }
-
-    /// A look at a backup must not fill the disk of the databases.
-    fn check_room(&self) -> Result<(), Failure> {
-        let space = (self.room.free)(self.dir).map_err(Failure::Write)?;
-        if space.free < space.to_keep(spool::MIN_FREE_BYTES) {
-            let text = format!(
-                "only {} bytes are free in {}: --restore-dir leads elsewhere",
-                space.free,
-                self.dir.display()
-            );
-            return Err(Failure::Write(io::Error::other(text)));
+            ensure_room(self.dir).map_err(Failure::Write)?;
         }
         Ok(())
     }
@@ -172,7 +155,7 @@ impl<'a> Feed<'a> {
             return Err(Failure::NotRestorable { what: "nothing" });
         };
         reader.finish().map_err(Failure::Restored)?;
-        let found = restorer.look(&mut reader)?;
+        let found = restorer.look(&mut reader).map_err(|failure| for_want_of_room(self.dir, failure))?;
         let counted = reader.tally(restorer.roots()).filter(Tally::is_whole);
         compare(found, counted)
     }
@@ -198,6 +181,11 @@ impl Write for Feed<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A full disk is no fault of the backup, whatever the server says of it.
+fn for_want_of_room(dir: &Path, failure: Failure) -> Failure {
+    ensure_room(dir).map_or_else(Failure::Write, |()| failure)
 }
 
 /// Holds the restored database against what the dump had as it went by.

@@ -5,8 +5,10 @@
 //! by whatever signal, the shell wakes and removes the directory.
 
 use super::super::super::opening::Failure;
+use crate::spool::{self, Room};
 use nix::unistd::{User, chown, geteuid};
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -112,7 +114,7 @@ fn out_of_reach(dir: &Path, barred: &Path, user: &str) -> Failure {
         "its server runs as {user}, who cannot enter {barred}: let {user} through (chmod o+x {barred}), or name \
          another --restore-dir"
     );
-    Failure::Create { name, cause: std::io::Error::other(text) }
+    Failure::Create { name, cause: io::Error::other(text) }
 }
 
 impl Drop for Place {
@@ -125,6 +127,21 @@ impl Drop for Place {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// A look at a backup must not fill the disk of the databases.
+///
+/// # Errors
+/// With the figures, where less than the guard is free there.
+pub fn ensure_room(path: &Path) -> io::Result<()> {
+    let space = (Room::default().free)(path)?;
+    if space.free < space.to_keep(spool::MIN_FREE_BYTES) {
+        let (free, place) = (space.free, path.display());
+        return Err(io::Error::other(format!(
+            "only {free} bytes are free in {place}: --restore-dir leads elsewhere"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Programs of a throwaway server: as the server's user, in its place, ended with this process.
 
 use super::super::super::opening::Failure;
-use super::place::Place;
+use super::place::{Place, ensure_room};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
@@ -108,15 +108,20 @@ impl Running {
         }
     }
 
-    /// Waits until it has done its work.
+    /// Waits until it has done its work. The disk may fill up meanwhile: indexes are made at the end.
     ///
     /// # Errors
-    /// How it failed, with its last words.
+    /// How it failed, with its last words; or that there is no room for it to go on.
     pub fn wait(&mut self) -> Result<(), String> {
         self.stdin = None;
-        let status = self.child.wait().map_err(|error| error.to_string())?;
-        self.reaped = true;
-        if status.success() { Ok(()) } else { Err(self.told(status)) }
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
+                self.reaped = true;
+                return if status.success() { Ok(()) } else { Err(self.told(status)) };
+            }
+            ensure_room(&self.log).map_err(|error| error.to_string())?;
+            std::thread::sleep(LOOK / 5);
+        }
     }
 
     /// Waits until a server answers.
