@@ -5,6 +5,7 @@
 //! database of the server, the grants included.
 
 mod options;
+mod rights;
 mod rows;
 mod script;
 mod version;
@@ -74,6 +75,8 @@ pub struct Mysql {
     password: Secret,
     options: OptionFile,
     server: Option<Server>,
+    /// What its user may not see all of.
+    unseen: Vec<&'static str>,
     /// As the dump said.
     dumped: Option<Version>,
     tally: Option<Tally>,
@@ -118,6 +121,7 @@ impl Mysql {
             password,
             options,
             server: None,
+            unseen: Vec::new(),
             dumped: None,
             tally: None,
         };
@@ -153,17 +157,16 @@ impl Mysql {
         }
     }
 
-    /// Asks the server what it is. A server that does not answer is no reason yet: the dump tool's own words are
-    /// better.
-    fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
+    /// Asks the server. One that does not answer is no reason yet: the dump tool's own words are better.
+    fn ask(&self, question: &str, cancel: &Cancel) -> Result<Option<String>, DumpError> {
         let client = self.ground.find_any(&["mariadb", "mysql"], cancel)?;
         let Some((name, program)) = client else { return Ok(None) };
         let call = self.call(name, program).args(["--batch", "--skip-column-names", "--execute"]);
-        match tool::answer(&call.arg(question(&self.database)), ANSWER, cancel) {
-            Ok(answer) => Ok(parse(&answer)),
+        match tool::answer(&call.arg(question), ANSWER, cancel) {
+            Ok(answer) => Ok(Some(answer)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(error) => {
-                tracing::debug!(target = self.target, %error, "the server could not be asked for its version and size");
+                tracing::debug!(target = self.target, %error, "the server could not be asked");
                 Ok(None)
             }
         }
@@ -213,7 +216,11 @@ impl Mysql {
 
 impl Driver for Mysql {
     fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError> {
-        self.server = self.ask(cancel)?;
+        self.server = self.ask(&question(&self.database), cancel)?.and_then(|answer| parse(&answer));
+        if self.server.is_some() {
+            let grants = self.ask("SHOW GRANTS", cancel)?.unwrap_or_default();
+            self.unseen = rights::unseen(&grants, &self.database);
+        }
         Ok(self.server.as_ref().map_or(0, |server| server.size_bytes))
     }
 
@@ -233,10 +240,15 @@ impl Driver for Mysql {
 
     fn remarks(&self) -> Vec<String> {
         let loose = self.server.as_ref().map_or(0, |server| server.loose_tables);
-        let text = format!(
+        let apart = format!(
             "{loose} tables have an engine without transactions (MyISAM, Aria ...): what changed in them during the dump may not fit together"
         );
-        if loose > 0 { vec![text] } else { Vec::new() }
+        let blind = format!(
+            "the target's user has no right to see all {}: what the server does not show it is not in the dump; grant the right",
+            self.unseen.join(", ")
+        );
+        let remarks = [(loose > 0, apart), (!self.unseen.is_empty(), blind)];
+        remarks.into_iter().filter(|(holds, _)| *holds).map(|(_, remark)| remark).collect()
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {

@@ -36,6 +36,8 @@ struct Server {
     version: String,
     /// Memory of the data: more than an RDB of it has, mostly.
     used_bytes: u64,
+    /// A node of a cluster has the keys of its own slots only.
+    is_cluster: bool,
 }
 
 /// One server.
@@ -120,6 +122,12 @@ impl Driver for Redis {
         Ok(bytes)
     }
 
+    fn remarks(&self) -> Vec<String> {
+        let is_part = self.server.as_ref().is_some_and(|server| server.is_cluster);
+        let text = "the server is a node of a cluster: only the keys of its own slots are in the dump; every master needs a target of its own";
+        if is_part { vec![text.to_owned()] } else { Vec::new() }
+    }
+
     fn tally(&mut self) -> Option<Tally> {
         self.tally.take()
     }
@@ -136,7 +144,8 @@ fn parse(info: &str) -> Option<Server> {
         (None, None) => return None,
     };
     let used_bytes = field("used_memory_dataset").or_else(|| field("used_memory"));
-    Some(Server { version, used_bytes: used_bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0) })
+    let used_bytes = used_bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    Some(Server { version, used_bytes, is_cluster: field("cluster_enabled").is_some_and(|is| is == "1") })
 }
 
 #[cfg(test)]
@@ -145,10 +154,14 @@ mod tests {
 
     #[test]
     fn a_server_is_known_by_what_it_says() {
+        let is = |info: &str, version: &str, used_bytes, is_cluster| {
+            assert_eq!(parse(info), Some(Server { version: version.into(), used_bytes, is_cluster }));
+        };
         let redis = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nused_memory:2000\r\nused_memory_dataset:1500\r\n";
-        assert_eq!(parse(redis), Some(Server { version: "Redis 7.0.15".into(), used_bytes: 1500 }));
+        is(redis, "Redis 7.0.15", 1500, false);
+        is(&format!("{redis}# Cluster\r\ncluster_enabled:1\r\n"), "Redis 7.0.15", 1500, true);
         let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nused_memory:9\r\n";
-        assert_eq!(parse(valkey), Some(Server { version: "Valkey 8.0.1".into(), used_bytes: 9 }));
+        is(valkey, "Valkey 8.0.1", 9, false);
         assert_eq!(parse("NOAUTH Authentication required.\n"), None);
     }
 }
