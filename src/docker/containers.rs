@@ -56,15 +56,16 @@ impl fmt::Display for Name {
 pub struct Container {
     /// Of 64 hexadecimal digits.
     pub id: String,
-    state: State,
-    /// The programs that run in it beside its own.
-    #[serde(rename = "ExecIDs", default)]
-    exec_ids: Option<Vec<String>>,
+    /// How it does.
+    pub state: State,
 }
 
+/// How a container does.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct State {
+pub struct State {
+    /// When it was started the last time, as the engine writes it.
+    pub started_at: String,
     status: String,
     running: bool,
     paused: bool,
@@ -72,9 +73,14 @@ struct State {
 }
 
 impl Container {
+    /// What came in between since it was started at that time, for people.
+    pub fn fate(&self, started_at: &str) -> Option<String> {
+        self.hindrance().or_else(|| (self.state.started_at != started_at).then(|| "was restarted".to_owned()))
+    }
+
     /// Why no program can be started in it, for people.
     pub fn hindrance(&self) -> Option<String> {
-        let State { status, running, paused, restarting } = &self.state;
+        let State { status, running, paused, restarting, .. } = &self.state;
         if *paused {
             return Some("is paused: `docker unpause` lets it go on".into());
         }
@@ -83,11 +89,6 @@ impl Container {
         }
         let status: String = status.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
         (!running).then(|| format!("is not running ({status}): start it"))
-    }
-
-    /// Whether some program beside its own runs in it.
-    pub fn has_programs(&self) -> bool {
-        self.exec_ids.as_ref().is_some_and(|ids| !ids.is_empty())
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn what_hinders_a_container_is_told_with_what_to_do() {
         let of = |state: &str| {
-            let json = format!("{{\"Id\":\"c0ffee\",\"State\":{state},\"ExecIDs\":null}}");
+            let json = format!("{{\"Id\":\"c0ffee\",\"State\":{state}}}");
             serde_json::from_str::<Container>(&json).unwrap().hindrance()
         };
         assert_eq!(of("{\"Status\":\"running\",\"Running\":true}"), None);
@@ -134,5 +135,13 @@ mod tests {
             of("{\"Status\":\"restarting\",\"Running\":true,\"Restarting\":true}").unwrap().contains("logs")
         );
         assert_eq!(of("{\"Status\":\"exited\"}").unwrap(), "is not running (exited): start it");
+    }
+
+    #[test]
+    fn a_container_that_was_started_again_is_told_from_one_that_went_on() {
+        let json = r#"{"Id":"c0ffee","State":{"Status":"running","Running":true,"StartedAt":"at ten"}}"#;
+        let container: Container = serde_json::from_str(json).unwrap();
+        assert_eq!(container.fate("at ten"), None);
+        assert_eq!(container.fate("at nine").unwrap(), "was restarted");
     }
 }

@@ -52,7 +52,7 @@ impl<'a> Running<'a> {
         patience: Patience<'_>,
     ) -> Result<Started<'a>, DumpError> {
         let (cmd, mut env) = (call.argv(), call.variables());
-        env.push(container.mark.clone().into());
+        env.push(container.mark.variable().to_owned().into());
         let mut program = Program::new(
             cmd.iter().map(String::as_str).collect(),
             env.iter().map(|variable| variable.as_str()).collect(),
@@ -112,11 +112,11 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Nothing was heard for a while: a tool that is gone has no more to say.
+    /// Nothing was heard for a while: a tool that is gone has no more to say, and one that hangs is not waited for.
     fn still_runs(&mut self, patience: Patience<'_>) -> Result<(), DumpError> {
         let state = self.state(patience)?;
         if state.running {
-            return Ok(());
+            return patience.overdue().map_or(Ok(()), |how| Err(self.failure(&how)));
         }
         Err(self.ended_wrongly("ended, and the end of its output got lost in the Docker engine"))
     }
@@ -179,17 +179,27 @@ impl<'a> Running<'a> {
 
     /// Something ended it that was not its own doing: the container's end is the likeliest.
     fn ended_wrongly(&self, how: &str) -> DumpError {
-        let container = self.container;
-        let asked = Name::parse(&container.id).ok().and_then(|id| {
-            container
-                .within(container.client.timing().settle, async { container.client.container(&id).await })
-        });
-        let why = match asked {
-            Some(Ok(found)) => found.hindrance().map(|hindrance| format!("; the container {hindrance}")),
-            Some(Err(error)) if error.is_not_found() => Some("; the container was removed".to_owned()),
-            Some(Err(_)) | None => None,
-        };
+        let why = self.fate().map(|fate| format!("; the container {fate}"));
         self.failure(&format!("{how}{}", why.unwrap_or_default()))
+    }
+
+    /// What became of the container. An engine notes its end some time after those of the programs in it.
+    fn fate(&self) -> Option<String> {
+        let container = self.container;
+        let id = Name::parse(&container.id).ok()?;
+        let asked = async {
+            loop {
+                let found = container.client.container(&id).await;
+                if found.as_ref().map_or(true, |found| found.fate(&container.started_at).is_some()) {
+                    return found;
+                }
+                tokio::time::sleep(END_LOOK).await;
+            }
+        };
+        match container.within(container.client.timing().settle, asked)? {
+            Ok(found) => found.fate(&container.started_at),
+            Err(error) => error.is_not_found().then(|| "was removed".to_owned()),
+        }
     }
 
     fn broken(&self, cause: &docker::Error) -> DumpError {

@@ -2,6 +2,7 @@ use super::*;
 use crate::docker::Timing;
 use crate::drivers::container::Access;
 use crate::drivers::ground::Ground;
+use crate::drivers::patience::Silence;
 use crate::drivers::scripted_engine::{Say, ScriptedEngine, answer, frames, upgraded};
 use crate::drivers::tool;
 use crate::model::{Connection, Strategy, TargetSpec};
@@ -201,6 +202,23 @@ fn an_engine_that_says_nothing_is_given_up() {
     // The tool ended, and the end of its output never comes.
     let half = upgraded(&frames(&[(1, "whole dump")]));
     fails(START, Say::AndHang(half), "the end of its output got lost");
+}
+
+/// A job without a timeout would wait for it for ever.
+#[test]
+fn a_dump_that_gives_nothing_for_too_long_is_ended() {
+    let engine = ScriptedEngine::start(|asked| match asked {
+        START => Some(Say::AndHang(upgraded(&frames(&[(1, "half")])))),
+        STATE => Some(answer(200, r#"{"Running":true,"ExitCode":null,"Pid":1}"#)),
+        _ => None,
+    });
+    let cancel = Cancel::new();
+    let ground = Ground::Container(Rc::new(open(&engine, &cancel).unwrap()));
+    let call = Call::new(&ground, "pg_dump", "pg_dump".into());
+    let silence = Silence::new(Duration::ZERO);
+    let error = tool::pump(&call, Patience::patient(&cancel, &silence), |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("gave nothing for"), "{error}");
+    assert!(engine.times("\"TERM\"") > 0, "it was not ended: {error}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ mod tally;
 mod tool;
 mod tools;
 
-pub use container::{Access, mark};
+pub use container::{Access, Mark, Owner, end_tools_of_earlier_lives};
 pub use error::DumpError;
 pub use ground::Host;
 pub use reader::{DumpReader, HEAD_LEN, engine_of};

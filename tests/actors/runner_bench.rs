@@ -49,7 +49,8 @@ impl Going {
 #[derive(Default)]
 pub struct Hand {
     pub going: Rc<RefCell<Vec<Going>>>,
-    pub cleared: Rc<RefCell<u32>>,
+    /// The targets of each time.
+    pub cleared: Rc<RefCell<Vec<Vec<TargetSpec>>>>,
     pub stubborn: bool,
     /// The Runner's own handler panics when this run begins.
     pub panics_on: Option<&'static str>,
@@ -73,8 +74,8 @@ impl Executor for Hand {
         backup::acceptable(job, target, &backup::hooks::Options::default()).map_err(|error| error.to_string())
     }
 
-    fn clear_leftovers(&self, _: &[backupy_agent::model::RunId]) {
-        *self.cleared.borrow_mut() += 1;
+    fn clear_leftovers(&self, _: &[backupy_agent::model::RunId], targets: Vec<TargetSpec>) {
+        self.cleared.borrow_mut().push(targets);
     }
 }
 
@@ -102,7 +103,7 @@ pub struct Bench {
     pub runner: Addr<Runner>,
     pub seen: Arc<Mutex<Seen>>,
     pub going: Rc<RefCell<Vec<Going>>>,
-    pub cleared: Rc<RefCell<u32>>,
+    pub cleared: Rc<RefCell<Vec<Vec<TargetSpec>>>>,
     pub ends: fake::Told<ChildDown>,
     neighbours: RunnerNeighbours,
 }

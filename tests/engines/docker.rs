@@ -9,6 +9,7 @@ use crate::mongodb::Mongodb;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::run::{CANCEL_LIMIT, Going, Site, Watch, failed, megabytes, timed};
+use backupy_agent::drivers::{Mark, Owner};
 use backupy_agent::model::{RunOutcome, Strategy, TargetSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -169,22 +170,14 @@ fn a_tool_that_an_earlier_life_left_in_the_container_is_ended_before_the_next_du
     let docker = Docker::start();
     let id = docker.container("db", &[]);
     let mut site = docker.site();
-    site.options.host.docker.owner = Some("this host".into());
+    let life = || Owner::new("this agent".into());
+    site.options.host.docker.owner = Some(life());
     // What a life that was killed leaves: a tool with the target's mark, which goes on.
-    let left = |mark: &str| {
-        docker.ask(&[
-            "exec",
-            "-d",
-            "-e",
-            &format!("BACKUPY_EXEC={mark}"),
-            "db",
-            "/usr/bin/tail",
-            "-f",
-            "/dev/null",
-        ]);
+    let left = |mark: Mark| {
+        docker.ask(&["exec", "-d", "-e", mark.variable(), "db", "/usr/bin/tail", "-f", "/dev/null"]);
     };
-    left(&backupy_agent::drivers::mark(Some("this host"), "t1"));
-    left(&backupy_agent::drivers::mark(Some("this host"), "t2"));
+    left(life().mark("t1"));
+    left(life().mark("t2"));
     assert_eq!(inside(&id).len(), 2);
     site.success(&in_container(server.target(), "db"));
     common::eventually("the one that was left is gone, and nobody else's", GONE_LIMIT, || {

@@ -20,6 +20,7 @@ import scenarios_acks  # noqa: E402,F401
 import scenarios_backup  # noqa: E402,F401
 import scenarios_chaos  # noqa: E402,F401
 import scenarios_disk  # noqa: E402,F401
+import scenarios_docker  # noqa: E402,F401
 import scenarios_face  # noqa: E402,F401
 import scenarios_faults  # noqa: E402,F401
 import scenarios_format  # noqa: E402,F401

@@ -1,6 +1,7 @@
 //! Who does a run's work.
 
 use crate::backup::{self, Job, Progress};
+use crate::drivers;
 use crate::model::{JobSpec, RunId, RunOutcome, TargetSpec};
 use crate::process::{Cancel, CancelOnDrop};
 use futures_util::future::LocalBoxFuture;
@@ -18,9 +19,9 @@ pub trait Executor {
     /// The reason why not, for people.
     fn acceptable(&self, job: &JobSpec, target: &TargetSpec) -> Result<(), String>;
 
-    /// Removes what runs of an earlier life left behind, but for what lets the runs in `keep` go on where they were.
-    /// Called once, before the first run.
-    fn clear_leftovers(&self, keep: &[RunId]);
+    /// Removes what runs of an earlier life left behind, but for what lets the runs in `keep` go on where they were, and
+    /// ends what those that it had begun on `targets` left running. Called once, before the first run.
+    fn clear_leftovers(&self, keep: &[RunId], targets: Vec<TargetSpec>);
 
     /// A run is over: what an earlier life left of it is of no use any more.
     fn forget(&self, _run: &RunId) {}
@@ -70,11 +71,20 @@ impl Executor for ThreadExecutor {
         crate::spool::remove_of(&self.options.spool_dir, run);
     }
 
-    fn clear_leftovers(&self, keep: &[RunId]) {
+    fn clear_leftovers(&self, keep: &[RunId], targets: Vec<TargetSpec>) {
         match backup::remove_leftovers(&self.options.spool_dir, keep) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "leftovers of interrupted runs removed"),
             Err(error) => tracing::warn!(%error, "leftovers of interrupted runs could not be removed"),
+        }
+        if targets.is_empty() {
+            return;
+        }
+        let options = Arc::clone(&self.options);
+        let end = move || drivers::end_tools_of_earlier_lives(&targets, &options.host.docker);
+        // Nobody waits for it: an engine may be slow, and what begins meanwhile is spared.
+        if let Err(error) = std::thread::Builder::new().name("leftovers".into()).spawn(end) {
+            tracing::warn!(%error, "dump tools of interrupted runs were not looked for: no thread could be started");
         }
     }
 }
@@ -103,7 +113,7 @@ mod tests {
             gzip_level: 6,
             threads: 1,
             room: crate::spool::Room::default(),
-            host: crate::drivers::Host::default(),
+            host: drivers::Host::default(),
             read_rate: backup::Rate::default(),
             upload,
             hooks: backup::hooks::Options::default(),
@@ -177,7 +187,7 @@ mod tests {
     fn spools_of_an_earlier_life_are_cleared() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("old.part"), "x").unwrap();
-        executor(dir.path()).clear_leftovers(&[]);
+        executor(dir.path()).clear_leftovers(&[], Vec::new());
         assert!(!dir.path().join("old.part").exists());
     }
 }

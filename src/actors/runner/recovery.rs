@@ -3,7 +3,7 @@
 use super::Runner;
 use super::going::too_late;
 use super::table::Run;
-use crate::model::{Plan, RunId, RunOutcome, RunPhase};
+use crate::model::{Plan, RunId, RunOutcome, RunPhase, TargetSpec};
 use crate::store::Recovered;
 use crate::wire::{convert, v1};
 use actix::prelude::*;
@@ -32,6 +32,7 @@ impl Runner {
         }
         let mut forgotten = Vec::new();
         let mut lost = Vec::new();
+        let mut targets = Vec::new();
         for record in recovered.runs {
             let mut run = Run::waiting(record.order, record.accepted_at_ms);
             match record.phase {
@@ -40,7 +41,10 @@ impl Runner {
                     continue;
                 }
                 RunPhase::Accepted => {}
-                RunPhase::Started { .. } => run.interrupted = true,
+                RunPhase::Started { .. } => {
+                    run.interrupted = true;
+                    targets.extend(self.target_of(&run).cloned());
+                }
             }
             match self.why_lost(&run) {
                 Some(error) => lost.push((run.order.run_id.clone(), error)),
@@ -53,7 +57,7 @@ impl Runner {
         let over = |run: &Run| lost.iter().any(|(id, _)| *id == run.order.run_id);
         let goes_on: Vec<RunId> =
             self.table.runs.iter().filter(|run| !over(run)).map(|run| run.order.run_id.clone()).collect();
-        self.executor.clear_leftovers(&goes_on);
+        self.executor.clear_leftovers(&goes_on, targets);
         self.recovered = true;
         self.forget(forgotten, ctx);
         self.give_up(lost, ctx);
@@ -61,6 +65,11 @@ impl Runner {
             self.take_order(order, answer, ctx);
         }
         self.take_turns(ctx);
+    }
+
+    fn target_of(&self, run: &Run) -> Option<&TargetSpec> {
+        let plan = self.plan.as_ref()?;
+        plan.target(&plan.job(&run.order.job_id)?.target_id)
     }
 
     fn why_lost(&self, run: &Run) -> Option<String> {

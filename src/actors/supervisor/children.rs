@@ -15,6 +15,7 @@ use crate::actors::runner::{Runner, RunnerDeps, RunnerNeighbours, ThreadExecutor
 use crate::actors::state_store::{Opener, StateStore, StateStoreDeps, StateStoreNeighbours};
 use crate::backup;
 use crate::channel::dial::Dialer;
+use crate::drivers::Owner;
 use crate::model::unix_ms;
 use crate::probe::health::NetworkProber;
 use crate::probe::host::HostProbe;
@@ -22,6 +23,9 @@ use crate::settings::Settings;
 use crate::store::{Options, Store};
 use crate::wire::v1;
 use actix::prelude::*;
+use data_encoding::HEXLOWER;
+use ring::hmac;
+use secrecy::{ExposeSecret, SecretString};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -65,15 +69,17 @@ impl Children {
         let hooks = self.settings.hooks;
         let hooks = backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout };
         let mut options = run_options(&self.settings.of_runs(), hooks);
-        options.host.docker.owner = Some(owner(&self.settings.state.dir));
+        options.host.docker.owner = Some(owner(&self.settings.server.agent_key));
         options
     }
 }
 
-/// Who starts programs in containers: the agent of this host with this state, of which one lives at a time.
-fn owner(state: &std::path::Path) -> String {
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    format!("{}:{}", host.to_string_lossy(), state.display())
+/// Who starts tools in containers: the agent of that key, of which one lives at a time. Its host would not do: an agent in a
+/// container that is made anew has another name each time.
+fn owner(key: &SecretString) -> Owner {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes());
+    let tag = hmac::sign(&key, b"backupy-agent owner of tools in containers v1");
+    Owner::new(HEXLOWER.encode(tag.as_ref()))
 }
 
 /// How the state is opened, the first time and later.

@@ -1,7 +1,7 @@
 //! Ending a tool inside a container. Docker has no request for that, and closing the connection does not do it: the tool
 //! would dump on into the void, its locks held.
 //!
-//! Every tool has a mark in its environment that nobody else has. Who has it is looked for in two places:
+//! Every tool has a mark in its environment. Who has it is looked for in two places:
 //! - among the processes of the host, where the agent may see them and their environment;
 //! - by a shell of the container itself. Nothing of what anybody named is in that script's text.
 //!
@@ -9,6 +9,7 @@
 //! way works, that is told, and the tool runs to its own end.
 
 use super::Container;
+use super::mark::Which;
 use crate::docker::{ExecId, Program, Stream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,14 +28,19 @@ const LOOK: Duration = Duration::from_millis(10);
 /// For all of it: an engine that hangs must not hold a run's end for ever.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// `$1` is the mark, `$2` the signal; says how many processes it found. `cat` and a POSIX shell are all that it needs.
+/// `$1` is the mark's beginning, `$2` the mark that is spared, `$3` the signal; says how many processes it found. `cat` and a
+/// POSIX shell are all that it needs.
 const SCRIPT: &str = r#"n=0
 for p in /proc/[0-9]*; do
     case "$(cat "$p/environ" 2>/dev/null)" in
-    *"$1"*) kill -"$2" "${p#/proc/}" 2>/dev/null && n=$((n + 1)) ;;
+    *"$2"*) ;;
+    *"$1"*) kill -"$3" "${p#/proc/}" 2>/dev/null && n=$((n + 1)) ;;
     esac
 done
 echo "$n""#;
+
+/// For the script, where nobody is spared: no tool has it.
+const NOBODY: &str = "BACKUPY_EXEC=nobody";
 
 impl Container {
     /// Ends the tool.
@@ -48,26 +54,37 @@ impl Container {
         }
     }
 
-    /// What an earlier life of the agent left running for this target.
-    pub(super) fn end_what_was_left(&self) {
-        let count = self.by_host(Signal::SIGTERM);
-        let count = match count {
-            0 => self.within(LIMIT, self.by_shell(Signal::SIGTERM)).unwrap_or(0),
-            count => count,
+    /// Ends tools that nobody waits for any more.
+    pub(super) fn end_left(&self, which: Which<'_>) {
+        let told = async {
+            let count = self.tell(which, Signal::SIGTERM).await;
+            if count > 0 {
+                sleep(TERM_GRACE).await;
+                self.tell(which, Signal::SIGKILL).await;
+            }
+            count
         };
-        if count > 0 {
-            tracing::info!(container = self.name, count, "ended dump tools that an earlier life left");
+        if let Some(count @ 1..) = self.within(LIMIT, told) {
+            tracing::info!(container = self.name, count, "ended dump tools that were left in the container");
+        }
+    }
+
+    /// How many processes were told, by whichever way finds some.
+    async fn tell(&self, which: Which<'_>, signal: Signal) -> usize {
+        match by_host(which, signal) {
+            0 => self.by_shell(which, signal).await,
+            count => count,
         }
     }
 
     async fn end_everywhere(&self, exec: &ExecId) -> bool {
         for (signal, grace) in [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, KILL_GRACE)] {
-            let told = self.by_host(signal);
+            let told = by_host(self.mark.own(), signal);
             // One that has not ended and is not seen here: in a container beside the agent's own, or another user's.
             if told == 0 {
                 match self.client.exec(exec).await {
                     Ok(state) if !state.running => return true,
-                    Ok(_) => drop(self.by_shell(signal).await),
+                    Ok(_) => drop(self.by_shell(self.mark.own(), signal).await),
                     Err(error) => return error.is_not_found(),
                 }
             }
@@ -84,7 +101,7 @@ impl Container {
         loop {
             let is_gone = match self.client.exec(exec).await {
                 Ok(state) => !state.running,
-                Err(error) => error.is_not_found() || is_seen && self.marked().next().is_none(),
+                Err(error) => error.is_not_found() || is_seen && marked(self.mark.own()).next().is_none(),
             };
             if is_gone || Instant::now() >= end {
                 return is_gone;
@@ -93,26 +110,11 @@ impl Container {
         }
     }
 
-    /// How many processes of this host were told.
-    fn by_host(&self, signal: Signal) -> usize {
-        self.marked().filter(|pid| kill(*pid, signal).is_ok()).count()
-    }
-
-    /// The processes of this host that have the mark, as far as the agent may see.
-    fn marked(&self) -> impl Iterator<Item = Pid> {
-        let mark = self.mark.as_bytes();
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        numbers.filter_map(move |number: i32| {
-            let variables = std::fs::read(format!("/proc/{number}/environ")).ok()?;
-            variables.split(|byte| *byte == 0).any(|one| one == mark).then(|| Pid::from_raw(number))
-        })
-    }
-
     /// How many processes of the container were told; 0 also where it has no shell.
-    async fn by_shell(&self, signal: Signal) -> usize {
+    async fn by_shell(&self, which: Which<'_>, signal: Signal) -> usize {
         let name = signal.as_str().trim_start_matches("SIG");
-        let program = Program::new(vec!["sh", "-c", SCRIPT, "sh", &self.mark, name], Vec::new());
+        let spared = which.spared.unwrap_or(NOBODY);
+        let program = Program::new(vec!["sh", "-c", SCRIPT, "sh", which.begins, spared, name], Vec::new());
         let said = async {
             let exec = self.client.create(&self.id, &program).await?;
             let mut attached = self.client.start(&exec, None).await?;
@@ -128,4 +130,19 @@ impl Container {
         };
         said.await.ok().and_then(|said| said.trim().parse().ok()).unwrap_or(0)
     }
+}
+
+/// How many processes of this host were told.
+fn by_host(which: Which<'_>, signal: Signal) -> usize {
+    marked(which).filter(|pid| kill(*pid, signal).is_ok()).count()
+}
+
+/// The processes of this host that are such tools, as far as the agent may see.
+fn marked(which: Which<'_>) -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter_map(move |number: i32| {
+        let variables = std::fs::read(format!("/proc/{number}/environ")).ok()?;
+        variables.split(|byte| *byte == 0).any(|one| which.has(one)).then(|| Pid::from_raw(number))
+    })
 }

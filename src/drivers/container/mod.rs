@@ -1,14 +1,18 @@
-//! The target's container: found by the Docker engine's API, and rid of what the agent started in it ([`end`]).
+//! The target's container: found by the Docker engine's API, and rid of what the agent started in it ([`end`]), which it
+//! knows by its [`mark`].
 //!
 //! The engine is spoken to by the run's reading thread, in a small runtime of its own, so that a driver's calls block
 //! as they do for a tool of the host.
 
 mod end;
+mod mark;
+
+pub use mark::{Mark, Owner};
 
 use super::patience::Patience;
 use super::{DumpError, place};
 use crate::docker::{self, Client};
-use crate::model::TargetSpec;
+use crate::model::{Strategy, TargetSpec};
 use crate::process::Cancel;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,17 +20,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// The variable that marks a tool as the agent's own.
-const MARK: &str = "BACKUPY_EXEC";
-
 /// How containers are reached.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// `docker.socket`
     pub socket: PathBuf,
-    /// Whose tools these are, the same in every life: what an earlier life left running in the target's container is ended
-    /// before the next run. None where several may back up the same target.
-    pub owner: Option<String>,
+    /// Whose tools these are: what is left of them in the target's container is ended before the next run. None where several
+    /// may back up the same target.
+    pub owner: Option<Owner>,
     /// How long the engine may take.
     pub timing: docker::Timing,
 }
@@ -45,16 +46,27 @@ pub struct Container {
     pub(super) id: String,
     /// As the target calls it.
     pub(super) name: String,
-    pub(super) mark: String,
+    /// Since when it runs: another time is another life of it.
+    pub(super) started_at: String,
+    /// Of the tools that are started in it.
+    pub(super) mark: Mark,
     found: RefCell<HashMap<String, bool>>,
 }
 
 impl Container {
-    /// Asks the engine for the target's container.
+    /// Asks the engine for the target's container, and ends what is left of the owner's tools in it.
     ///
     /// # Errors
     /// [`DumpError::Target`], [`DumpError::Docker`], [`DumpError::Cancelled`].
     pub fn open(target: &TargetSpec, access: &Access, cancel: &Cancel) -> Result<Self, DumpError> {
+        let container = Self::find(target, access, cancel)?;
+        if access.owner.is_some() {
+            container.end_left(container.mark.of_every_life());
+        }
+        Ok(container)
+    }
+
+    fn find(target: &TargetSpec, access: &Access, cancel: &Cancel) -> Result<Self, DumpError> {
         let name = place::container(target)?;
         let runtime = Builder::new_current_thread().enable_io().enable_time().build();
         let runtime =
@@ -72,14 +84,13 @@ impl Container {
         if let Some(hindrance) = found.hindrance() {
             return Err(place::problem(target, &format!("its container \"{name}\" {hindrance}")));
         }
-        let left = found.has_programs() && access.owner.is_some();
-        let mark = format!("{MARK}={}", mark(access.owner.as_deref(), target.id.as_str()));
-        let name = name.to_string();
-        let container = Self { runtime, client, id: found.id, name, mark, found: RefCell::default() };
-        if left {
-            container.end_what_was_left();
-        }
-        Ok(container)
+        let mark = match &access.owner {
+            Some(owner) => owner.mark(target.id.as_str()),
+            None => Mark::of_nobody(target.id.as_str()),
+        };
+        let (id, started_at) = (found.id, found.state.started_at);
+        let (name, found) = (name.to_string(), RefCell::default());
+        Ok(Self { runtime, client, id, name, started_at, mark, found })
     }
 
     /// As the target calls it.
@@ -114,6 +125,19 @@ impl Container {
     }
 }
 
+/// Ends what earlier lives of the owner left running for these targets inside their containers; what goes on of this life
+/// is spared. Takes as long as the engine does, seconds for each container that it says nothing of.
+pub fn end_tools_of_earlier_lives(targets: &[TargetSpec], access: &Access) {
+    for target in targets.iter().filter(|target| target.connection.strategy == Strategy::DockerExec) {
+        match Container::find(target, access, &Cancel::new()) {
+            Ok(container) => container.end_left(container.mark.of_earlier_lives()),
+            Err(error) => {
+                tracing::warn!(%error, "dump tools that an earlier life may have left inside a container were not ended");
+            }
+        }
+    }
+}
+
 /// What came first.
 pub enum Waited<T> {
     /// The work.
@@ -139,21 +163,4 @@ fn until<T>(runtime: &Runtime, patience: Patience<'_>, work: impl Future<Output 
             () = over => Waited::Overdue(patience.overdue().unwrap_or_default()),
         }
     })
-}
-
-/// What marks a tool as the agent's own: the same for every tool of that owner and target, different for every other;
-/// without an owner never the same.
-pub fn mark(owner: Option<&str>, target: &str) -> String {
-    let mut text = match owner {
-        Some(owner) => format!("{owner}\0{target}").into_bytes(),
-        None => [std::process::id().to_le_bytes().to_vec(), target.into()].concat(),
-    };
-    if owner.is_none() {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        text.extend_from_slice(&now.as_nanos().to_le_bytes());
-    }
-    // Long enough that no two are the same, short enough for a variable.
-    let digest = ring::digest::digest(&ring::digest::SHA256, &text);
-    let half = digest.as_ref().get(..16).unwrap_or_default();
-    data_encoding::HEXLOWER.encode(half)
 }
