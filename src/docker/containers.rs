@@ -99,12 +99,23 @@ impl Client {
     /// [`Error`]; [`Error::is_not_found`] where there is none.
     pub async fn container(&self, name: &Name) -> Result<Container, Error> {
         const WHAT: &str = "show the container";
-        let container: Container = self.get(WHAT, &format!("/containers/{name}/json")).await?;
+        let container: Container =
+            self.get(WHAT, &format!("/containers/{name}/json")).await.map_err(with_advice)?;
         if container.id.is_empty() || !container.id.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(super::line::strange(WHAT, "its id is none"));
         }
         Ok(container)
     }
+}
+
+/// There is no such container, or several are.
+fn with_advice(error: Error) -> Error {
+    let Error::Refused { what, status, message } = error else { return error };
+    if status != 404 && !message.starts_with("Multiple IDs") {
+        return Error::Refused { what, status, message };
+    }
+    let advice = "`docker ps` shows the names: give one whole, as it is written there";
+    Error::Refused { what, status, message: format!("{message}; {advice}") }
 }
 
 #[cfg(test)]

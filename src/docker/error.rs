@@ -8,9 +8,17 @@ use std::path::PathBuf;
 pub enum Error {
     /// Nothing listens there.
     #[error(
-        "the Docker engine's socket {} is not there: start Docker, or set docker.socket to where it listens", socket.display()
+        "the Docker engine's socket {} is not there: start Docker, or set docker.socket to where it listens (rootless Docker: /run/user/UID/docker.sock)", socket.display()
     )]
     NoSocket {
+        /// `docker.socket`
+        socket: PathBuf,
+    },
+    /// It is a socket of nobody, or no socket.
+    #[error(
+        "nobody listens at the Docker engine's socket {}: start Docker, or set docker.socket to where it listens", socket.display()
+    )]
+    NoListener {
         /// `docker.socket`
         socket: PathBuf,
     },

@@ -154,6 +154,8 @@ fn unreachable(socket: &Path, cause: io::Error) -> Error {
     let socket = socket.to_owned();
     if cause.kind() == io::ErrorKind::NotFound {
         Error::NoSocket { socket }
+    } else if cause.kind() == io::ErrorKind::ConnectionRefused {
+        Error::NoListener { socket }
     } else if cause.kind() == io::ErrorKind::PermissionDenied {
         Error::Forbidden { socket }
     } else {

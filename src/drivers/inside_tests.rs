@@ -177,7 +177,13 @@ fn odd_answers_are_told_and_never_collected_without_an_end() {
     fails(PING, Say::Bytes(head.clone().into()), "not HTTP");
     fails(PING, Say::AndHang(head.into()), "not HTTP");
     fails(PING, Say::Bytes(b"SSH-2.0-OpenSSH\r\n".to_vec()), "not HTTP");
-    fails(SHOW, answer(404, r#"{"message":"No such container: db"}"#), "(404): No such container: db");
+    fails(
+        SHOW,
+        answer(404, r#"{"message":"No such container: db"}"#),
+        "(404): No such container: db; `docker ps`",
+    );
+    let several = r#"{"message":"Multiple IDs found with provided prefix: db"}"#;
+    fails(SHOW, answer(500, several), "prefix: db; `docker ps` shows the names");
     fails(SHOW, answer(200, "{}"), "cannot be used");
     fails(SHOW, answer(200, r#"{"Id":"../x","State":{}}"#), "its id is none");
     fails(SHOW, answer(200, &huge), "longer than 4 MiB");

@@ -46,7 +46,7 @@ pub(super) fn settings(check: &mut Check<'_>, raw: Raw, key: Option<SecretString
     let state = state(check, raw.state);
     let log = log(check, raw.log);
     let listen = check.take("metrics.listen", raw.metrics.listen).map(|text| network::listen(check, &text));
-    let socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
+    let socket = docker_socket(check, raw.docker.socket);
     let discovery = check.take("docker.discovery", raw.docker.discovery);
     let hooks = hooks(check, raw.hooks);
     let backup = backup(check, raw.backup, state.as_ref().map(|state| state.dir.join("spool")));
@@ -70,7 +70,7 @@ pub(super) fn runs(check: &mut Check<'_>, raw: Raw, spool_dir: PathBuf) -> Optio
     let stores = stores(check, server, allow_insecure);
     let min_free_bytes = min_free_bytes(check, raw.state.min_free_bytes);
     let backup = backup(check, raw.backup, Some(spool_dir));
-    let docker_socket = check.take_text("docker.socket", raw.docker.socket).and_then(absolute);
+    let docker_socket = docker_socket(check, raw.docker.socket);
     Some(RunSettings {
         stores: stores?,
         min_free_bytes: min_free_bytes?,
@@ -106,6 +106,18 @@ fn stores(check: &mut Check<'_>, raw: RawServer, allow_insecure: Option<bool>) -
         None => None,
     };
     Some(Stores { allow_insecure: allow_insecure?, ca_file, proxy, no_proxy: no_proxy? })
+}
+
+/// `docker.socket`, absolute; also as `DOCKER_HOST` has it.
+fn docker_socket(check: &mut Check<'_>, socket: Field<String>) -> Option<PathBuf> {
+    let text = check.take_text("docker.socket", socket)?;
+    let path = text.strip_prefix("unix://").unwrap_or(&text);
+    if path.contains("://") {
+        let what = "must be the path of a unix socket: engines of other hosts are not reached from here";
+        check.fault("docker.socket", format_args!("{}: {what}", shown(&text)));
+        return None;
+    }
+    absolute(path.to_owned())
 }
 
 /// `state.dir`, absolute.

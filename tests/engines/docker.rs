@@ -84,7 +84,10 @@ fn what_cannot_be_dumped_inside_a_container_is_refused_in_words<E: Engine>(wrong
     target.connection.port = common::free_port();
     refused(&target, &[E::TOOL, "ended with exit status"]);
     refused(&in_container(server.target(), "bare"), &[E::TOOL, "is not in the container \"bare\""]);
-    refused(&in_container(server.target(), "nobody"), &["container \"nobody\"", "No such container"]);
+    refused(
+        &in_container(server.target(), "nobody"),
+        &["container \"nobody\"", "No such container", "`docker ps` shows"],
+    );
     refused(&in_container(server.target(), ""), &["connection.container_id", "empty"]);
     refused(&in_container(server.target(), "../x y"), &["connection.container_id"]);
     docker.ask(&["pause", "db"]);
@@ -98,6 +101,9 @@ fn what_cannot_be_dumped_inside_a_container_is_refused_in_words<E: Engine>(wrong
     site.options.host.docker.socket = docker.dir.path().join("nothing");
     let error = site.failure(&in_container(server.target(), "db"));
     assert!(error.contains("is not there: start Docker"), "{error}");
+    site.options.host.docker.socket = docker.dir.path().join("pid");
+    let error = site.failure(&in_container(server.target(), "db"));
+    assert!(error.contains("nobody listens"), "{error}");
 }
 
 fn whatever_ends_in_the_middle_inside_a_container_ends_the_run<E: Engine>() {

@@ -173,3 +173,11 @@ fn a_variable_that_is_not_utf8_is_a_fault_without_its_bytes() {
     let case = Case::new().env("BACKUPY_SERVER_URL", OsString::from_vec(b"https://\xff".to_vec()));
     assert_eq!(case.fault(), "server.url (BACKUPY_SERVER_URL): is not valid UTF-8");
 }
+
+#[test]
+fn an_engine_of_another_host_is_refused_and_a_socket_may_be_written_as_docker_host_has_it() {
+    let file = |socket: &str| Case::new().file(&format!("[docker]\nsocket = \"{socket}\"\n"));
+    let fault = file("tcp://127.0.0.1:2375").fault();
+    assert!(fault.contains("must be the path of a unix socket"), "{fault}");
+    assert_eq!(row(&file("unix:///run/d.sock").loaded(), "docker.socket").0, "/run/d.sock");
+}
