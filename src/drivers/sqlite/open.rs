@@ -71,9 +71,15 @@ impl Sqlite {
             .and_then(|()| self.connection.pragma_update(None, "mmap_size", 0_i64))
             .and_then(|()| self.connection.pragma_update(None, "query_only", true));
         set.map_err(|error| explain(&self.path, &error))?;
-        self.size_bytes = self.extent()?.bytes();
+        let extent = self.extent()?;
+        self.size_bytes = extent.bytes();
         let journal: String = self.ask("SELECT journal_mode FROM pragma_journal_mode")?;
         self.journal = if journal.eq_ignore_ascii_case("wal") { Journal::Wal } else { Journal::Rollback };
+        // SQLite would read zeros. A log may still have the page whole; without one, nobody writes under this lock.
+        let len = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        if self.journal == Journal::Rollback && !len.is_multiple_of(u64::from(extent.page_size.max(1))) {
+            return Err(problem(&self.path, "is damaged: its file ends within a page"));
+        }
         self.end_read()?;
         if self.size_bytes == 0 {
             return Err(problem(&self.path, "is empty: there is nothing to back up"));

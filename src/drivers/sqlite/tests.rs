@@ -292,12 +292,14 @@ fn a_damaged_file_is_a_failure_and_never_a_short_success() {
     let path = dir.path().join("d.db");
     drop(make(&path, "delete", 20_000));
     let size = path.metadata().unwrap().len();
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size / 2 / 4096 * 4096).unwrap();
-    let error = match open(&path, Manners::default()) {
-        Err(error) => error,
-        Ok(mut sqlite) => sqlite.dump(&mut Taken::default(), &Cancel::new()).unwrap_err(),
-    };
-    assert!(error.to_string().contains("damaged"), "{error}");
+    for len in [size - 1, size / 2 / 4096 * 4096] {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
+        let error = match open(&path, Manners::default()) {
+            Err(error) => error,
+            Ok(mut sqlite) => sqlite.dump(&mut Taken::default(), &Cancel::new()).unwrap_err(),
+        };
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
 }
 
 #[test]
