@@ -211,6 +211,19 @@ fn an_object_goes_to_standard_output_and_nothing_else_does() {
 }
 
 #[test]
+fn a_standard_output_that_is_closed_takes_no_object() {
+    let host = Host::new();
+    let backup = host.backup("shop", &["--out", "-", "--key-out", "key"]);
+    let mut closed = Command::new("sh");
+    closed.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(backup.get_program()).args(backup.get_args());
+    closed.envs(backup.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    closed.current_dir(backup.get_current_dir().unwrap());
+    let made = output(&mut closed);
+    assert_ne!(code(&made), 0);
+    assert!(text(&made.stderr).contains("closed"), "{}", text(&made.stderr));
+}
+
+#[test]
 fn a_backup_that_fails_leaves_nothing_and_says_why() {
     let host = Host::new();
     for (target, flags, exit, word) in [

@@ -3,13 +3,14 @@
 //! cannot do that, it has a temporary name that is removed on errors and on SIGINT, SIGTERM and SIGHUP.
 
 use super::{Failure, input};
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::libc::O_TMPFILE;
 use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::stat::{fstat, stat};
 use nix::unistd::linkat;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
@@ -40,6 +41,13 @@ struct Place {
     force: bool,
 }
 
+/// Whether a process began without that stream: Rust's runtime then opens `/dev/null` in its place, to read and write.
+fn was_closed(stream: &OwnedFd) -> io::Result<bool> {
+    let flags = OFlag::from_bits_truncate(fcntl(stream, FcntlArg::F_GETFL)?);
+    let (is, null) = (fstat(stream)?, stat("/dev/null")?);
+    Ok(flags & OFlag::O_ACCMODE == OFlag::O_RDWR && is.st_rdev == null.st_rdev && is.st_rdev != 0)
+}
+
 impl Target {
     /// Makes ready to write; `-` is standard output. A file that exists is only replaced with `force`, and only at the
     /// end.
@@ -50,6 +58,9 @@ impl Target {
         let fault = |cause| Failure::Create { name: path.display().to_string(), cause };
         if input::is_std(path) {
             let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fault)?;
+            if was_closed(&stdout).map_err(fault)? {
+                return Err(fault(io::Error::other("it is closed: what is written would be lost")));
+            }
             return Ok(Self(Kind::Stream(stdout.into())));
         }
         match fs::metadata(path) {
