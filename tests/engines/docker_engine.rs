@@ -5,6 +5,7 @@ use crate::run::{Site, command_lines};
 use crate::server::{ok, succeeds, tool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,6 +23,8 @@ fn path() -> String {
 /// A Docker engine.
 pub struct Docker {
     child: Child,
+    /// Of the containers: they outlive an engine that is killed.
+    sleepers: RefCell<Vec<i32>>,
     pub dir: TempDir,
 }
 
@@ -49,7 +52,7 @@ impl Docker {
             .stderr(log)
             .spawn()
             .unwrap();
-        let docker = Self { child, dir };
+        let docker = Self { child, sleepers: RefCell::default(), dir };
         common::eventually("the Docker engine is up", START_LIMIT, || {
             succeeds(docker.client().arg("version")).then_some(())
         });
@@ -97,7 +100,10 @@ impl Docker {
             run.args(["-v", &format!("{place}:{place}")]);
         }
         run.args(more).args(["machine:1", "/usr/bin/sleep", "6000"]);
-        ok(&mut run).trim().to_owned()
+        let id = ok(&mut run).trim().to_owned();
+        let sleeper = self.ask(&["inspect", "-f", "{{.State.Pid}}", &id]);
+        self.sleepers.borrow_mut().push(sleeper.trim().parse().unwrap());
+        id
     }
 
     /// A site without tools that knows this engine.
@@ -125,7 +131,8 @@ impl Drop for Docker {
         // What a killed engine leaves: its own children, and mounts that keep the directory.
         let mark = self.dir.path().display().to_string();
         for (pid, line) in command_lines() {
-            if line.contains(&mark) && pid != std::process::id() as i32 {
+            let slept = self.sleepers.borrow().contains(&pid) && line.contains("sleep");
+            if (slept || line.contains(&mark)) && pid != std::process::id() as i32 {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
