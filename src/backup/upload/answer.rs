@@ -11,7 +11,7 @@ use std::time::Duration;
 /// S3's longest error code has 40 letters.
 const MAX_CODE_LEN: usize = 64;
 
-/// Codes that another try may cure, whatever status they come under: S3 answers 400 RequestTimeout where the line broke.
+/// Codes that another try may cure: S3 answers 400 RequestTimeout where the line broke, and 200 with an error.
 const PASSING_CODES: [&str; 6] = [
     "InternalError",
     "ServiceUnavailable",
@@ -81,7 +81,8 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
             awc::http::StatusCode::from_u16(status).map_or(status.to_string(), |status| status.to_string())
         }
     };
-    if status >= 500 || matches!(status, 408 | 417 | 429) || code.as_deref().is_some_and(is_passing) {
+    let passing = matches!(status, 400 | 409) && code.as_deref().is_some_and(is_passing);
+    if status >= 500 || matches!(status, 408 | 417 | 429) || passing {
         return Tried::Again {
             why: format!("the store answered {said}"),
             retry_after: retry_after(&answer),
@@ -248,7 +249,9 @@ mod tests {
         ] {
             assert!(matches!(of(head, &body), Tried::Again { .. }), "{head} {body}");
         }
-        assert!(matches!(of("400 Bad Request", &xml("InvalidArgument")), Tried::Final(_)));
+        for (head, code) in [("400 Bad Request", "InvalidArgument"), ("403 Forbidden", "SlowDown")] {
+            assert!(matches!(of(head, &xml(code)), Tried::Final(_)), "{head} {code}");
+        }
         for head in ["200 OK", "204 No Content", "201 Created\r\ncontent-type: text/html"] {
             assert!(matches!(of(head, ""), Tried::Done(_)), "{head}");
         }
