@@ -71,14 +71,14 @@ impl Sqlite {
             .and_then(|()| self.connection.pragma_update(None, "mmap_size", 0_i64))
             .and_then(|()| self.connection.pragma_update(None, "query_only", true));
         set.map_err(|error| explain(&self.path, &error))?;
-        let extent = self.extent()?;
-        self.size_bytes = extent.bytes();
+        self.size_bytes = self.extent()?.bytes();
         let journal: String = self.ask("SELECT journal_mode FROM pragma_journal_mode")?;
         self.journal = if journal.eq_ignore_ascii_case("wal") { Journal::Wal } else { Journal::Rollback };
-        // SQLite would read zeros. A log may still have the page whole; without one, nobody writes under this lock.
-        let len = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        if self.journal == Journal::Rollback && !len.is_multiple_of(u64::from(extent.page_size.max(1))) {
-            return Err(problem(&self.path, "is damaged: its file ends within a page"));
+        // Of a last page that is cut SQLite reads the rest as zeros. A log may still have it whole; without one, nobody
+        // writes under this lock.
+        let len = std::fs::metadata(&self.path).map_or(u64::MAX, |meta| meta.len());
+        if self.journal == Journal::Rollback && len < self.size_bytes {
+            return Err(problem(&self.path, "is damaged: its file ends within its last page"));
         }
         self.end_read()?;
         if self.size_bytes == 0 {
