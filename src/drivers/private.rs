@@ -1,7 +1,7 @@
 //! Files that only one tool may read, and only while it runs: 0600 in a directory of their own, 0700.
 
-use crate::spool::SpoolError;
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use crate::spool::{self, SpoolError};
+use std::fs::{DirBuilder, DirEntry, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -48,25 +48,11 @@ impl PrivateDir {
 /// # Errors
 /// [`SpoolError::Io`], after having tried every one.
 pub fn remove_stale(dir: &Path) -> Result<usize, SpoolError> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(failed(dir, error)),
-    };
-    let mut removed = 0;
-    let mut first_error = Ok(());
-    for entry in entries {
-        let entry = entry.map_err(|cause| failed(dir, cause))?;
+    let is_stale = |entry: &DirEntry| {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if !is_dir || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        match std::fs::remove_dir_all(entry.path()) {
-            Ok(()) => removed += 1,
-            Err(cause) => first_error = first_error.and(Err(failed(&entry.path(), cause))),
-        }
-    }
-    first_error.map(|()| removed)
+        is_dir && entry.file_name().to_string_lossy().starts_with(PREFIX)
+    };
+    spool::remove_each(dir, is_stale, |path| std::fs::remove_dir_all(path))
 }
 
 fn failed(path: &Path, cause: io::Error) -> SpoolError {

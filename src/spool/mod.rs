@@ -2,7 +2,7 @@
 
 use crate::model::{RunId, Space};
 use ring::digest::{SHA256, digest};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -287,6 +287,24 @@ pub fn remove_stale(dir: &Path, keep: &[RunId]) -> Result<usize, SpoolError> {
         .filter(|spool| spool.with_extension(LEDGER_EXTENSION).exists())
         .flat_map(|spool| [spool.with_extension(LEDGER_EXTENSION), spool])
         .collect();
+    let is_stale = |entry: &DirEntry| {
+        let path = entry.path();
+        let name = path.to_string_lossy();
+        let ours = name.ends_with(SUFFIX) || name.ends_with(&format!(".{LEDGER_EXTENSION}"));
+        ours && !kept.contains(&path)
+    };
+    remove_each(dir, is_stale, remove)
+}
+
+/// Removes what is stale in a directory, which need not be there; gives how many there were.
+///
+/// # Errors
+/// [`SpoolError::Io`], after having tried every one.
+pub fn remove_each(
+    dir: &Path,
+    is_stale: impl Fn(&DirEntry) -> bool,
+    remove: impl Fn(&Path) -> io::Result<()>,
+) -> Result<usize, SpoolError> {
     let failed = |path: &Path, cause| SpoolError::Io { path: path.to_owned(), cause };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -296,15 +314,13 @@ pub fn remove_stale(dir: &Path, keep: &[RunId]) -> Result<usize, SpoolError> {
     let mut removed = 0;
     let mut first_error = Ok(());
     for entry in entries {
-        let path = entry.map_err(|cause| failed(dir, cause))?.path();
-        let name = path.to_string_lossy();
-        let ours = name.ends_with(SUFFIX) || name.ends_with(&format!(".{LEDGER_EXTENSION}"));
-        if !ours || kept.contains(&path) {
+        let entry = entry.map_err(|cause| failed(dir, cause))?;
+        if !is_stale(&entry) {
             continue;
         }
-        match remove(&path) {
+        match remove(&entry.path()) {
             Ok(()) => removed += 1,
-            Err(cause) => first_error = first_error.and(Err(failed(&path, cause))),
+            Err(cause) => first_error = first_error.and(Err(failed(&entry.path(), cause))),
         }
     }
     first_error.map(|()| removed)
