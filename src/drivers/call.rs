@@ -2,8 +2,7 @@
 
 use super::ground::Ground;
 use crate::model::Secret;
-use crate::process::Mask;
-use crate::process::{self, Manners};
+use crate::process::{self, Manners, Mask};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Command;

@@ -118,8 +118,11 @@ impl Group {
         let output = leader.stdout.take().map(OwnedFd::from).map(File::from);
         let words = together.or_else(|| leader.stderr.take().map(OwnedFd::from)).map(File::from);
         // A host may allow less: then the tool waits a little more often.
-        let large = |output| fcntl(output, FcntlArg::F_SETPIPE_SZ(PIPE_LEN)).is_ok();
-        let gathers = output.as_ref().is_some_and(large);
+        let sized = |output, len| fcntl(output, FcntlArg::F_SETPIPE_SZ(len)).is_ok();
+        let gathers = output.as_ref().is_some_and(|output: &File| sized(output, PIPE_LEN));
+        if let Some(output) = output.as_ref().filter(|_| !gathers) {
+            sized(output, READ_LEN as i32);
+        }
         // The kernel's numbers are far below 2^31.
         let id = Pid::from_raw(i32::try_from(leader.id()).unwrap_or(i32::MAX));
         Ok(Self {

@@ -1,7 +1,6 @@
 //! One shell command: a process group of its own, a limit of time, the end of what it said.
 
-use crate::process::Mask;
-use crate::process::{EXIT_LOOK, Group, Heard, Manners, Streams, Tail, command};
+use crate::process::{EXIT_LOOK, Group, Heard, Manners, Mask, Streams, Tail, command};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
