@@ -24,9 +24,9 @@ const JOB_BYTES: u32 = 1536 * 1024;
 const WINDOW_LOG: u32 = 20;
 
 /// The level that is made for dumps: zstd's quickest search with a table and a shortest match of its own choice's next
-/// sizes. For rows, pages and scripts of databases objects are as small as by zstd's own parameters of this level
-/// (2 % smaller to 1 % larger), for text and programs up to 5 % larger, and it takes two thirds of the work: that of
-/// the machine that the database is on.
+/// sizes. In this window rows and pages of databases become as small as by zstd's own parameters of this level (2 %
+/// smaller to 1 % larger), text and programs up to 5 % larger, for two thirds to three quarters of the work: that of the
+/// machine that the database is on.
 const DUMP_LEVEL: i32 = 3;
 const DUMP_HASH_LOG: u32 = 17;
 const DUMP_MIN_MATCH: u32 = 6;

@@ -170,3 +170,18 @@ fn page(opening: &OpeningArgs, report: &Report) -> String {
         report.content_bytes,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_tables_is_shown_and_nothing_that_a_terminal_obeys() {
+        let tables = (0..20_000).map(|n| (format!("t{n:05}\u{1b}[2J\n"), n)).collect();
+        let restored =
+            Restored { engine: "SQLite".into(), tables, rows: 9, expired: None, remarks: Vec::new() };
+        let page = counts(&Looked { restored, recorded: None });
+        assert!(page.lines().count() < 40 && page.contains("t00031") && !page.contains("t00032"), "{page}");
+        assert!(page.contains("20000 tables") && page.contains("and 19968 more") && !page.contains('\u{1b}'));
+    }
+}

@@ -27,7 +27,7 @@ const GZIP_LEVELS: std::ops::RangeInclusive<i64> = 1..=9;
 /// More workers than this only cost memory: each keeps a job of its own in flight.
 const THREADS: std::ops::RangeInclusive<i64> = 1..=64;
 
-/// Nobody asked for more: four pack faster than any engine dumps, and every one has its 3 MiB of a run's 64.
+/// Nobody asked for more, and each takes about 3 MiB of the 64 that the agent stays under.
 const DEFAULT_MAX_THREADS: i64 = 4;
 
 /// One hook's time: below a second nothing could start, and behaviour section 4 has the cap.

@@ -41,11 +41,13 @@ struct Place {
     force: bool,
 }
 
-/// Whether a process began without that stream: Rust's runtime then opens `/dev/null` in its place, to read and write.
-fn was_closed(stream: &OwnedFd) -> io::Result<bool> {
-    let flags = OFlag::from_bits_truncate(fcntl(stream, FcntlArg::F_GETFL)?);
-    let (is, null) = (fstat(stream)?, stat("/dev/null")?);
-    Ok(flags & OFlag::O_ACCMODE == OFlag::O_RDWR && is.st_rdev == null.st_rdev && is.st_rdev != 0)
+/// Whether a process began without that stream: Rust's runtime then opens `/dev/null` in its place, to read and write,
+/// as nobody does who means it.
+fn was_closed(stream: &OwnedFd) -> bool {
+    let Ok(flags) = fcntl(stream, FcntlArg::F_GETFL) else { return false };
+    let both_ways = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
+    both_ways
+        && matches!((fstat(stream), stat("/dev/null")), (Ok(is), Ok(null)) if is.st_rdev == null.st_rdev)
 }
 
 impl Target {
@@ -58,8 +60,10 @@ impl Target {
         let fault = |cause| Failure::Create { name: path.display().to_string(), cause };
         if input::is_std(path) {
             let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fault)?;
-            if was_closed(&stdout).map_err(fault)? {
-                return Err(fault(io::Error::other("it is closed: what is written would be lost")));
+            if was_closed(&stdout) {
+                return Err(fault(io::Error::other(
+                    "it is closed, or /dev/null: what is written would be lost",
+                )));
             }
             return Ok(Self(Kind::Stream(stdout.into())));
         }

@@ -146,7 +146,7 @@ impl Client {
         };
         let Some(tls) = self.tls.as_ref().filter(|_| place.secure) else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(place.host.clone())
-            .map_err(|_| Broken::Passing("its host is no name that a certificate could have".into()))?;
+            .map_err(|_| Broken::Lasting("its host is no name that a certificate could have".into()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
         match timeout(limit, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
