@@ -33,6 +33,7 @@ mod test_store;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod tuning;
 pub mod upload;
 mod urls;
 mod verify;
@@ -43,6 +44,7 @@ pub use error::RunError;
 pub use job::Job;
 pub use progress::Progress;
 pub use rate::Rate;
+pub use thread::on_thread;
 pub use urls::{FreshUrls, UrlDesk, UrlsWanted};
 
 use crate::drivers;

@@ -4,6 +4,7 @@ use super::dumped::Packed;
 use super::error::RunError;
 use super::outlet::{Outlet, OutletWriter};
 use super::pipe::{Item, PipeReader};
+use super::tuning::{self, Tuner, WINDOW_LOG};
 use crate::model::{Compression, Dek};
 use crate::object::{HashingWriter, Sealer};
 use crate::spool::{Room, SpoolError};
@@ -12,24 +13,14 @@ use std::io::{self, Write};
 use zstd::stream::raw::{CParameter, Encoder as RawEncoder};
 use zstd::stream::write::Encoder as ZstdEncoder;
 use zstd::stream::zio;
-use zstd::zstd_safe::Strategy;
 
 /// Input of one zstd job. zstd's own choice at level 3 is 8 MiB, of which every worker keeps several (57 MiB at
 /// two workers). 1 MiB leaves the workers dry while the thread that feeds them waits for its turn, 2 MiB take
 /// 12 MiB more; between them objects grow by less than 1 %.
 const JOB_BYTES: u32 = 1536 * 1024;
 
-/// log2 of zstd's window: within one job. A window beyond its job reaches only into the overlap, and costs 4 %
-/// of the time for 1 % of the size.
-const WINDOW_LOG: u32 = 20;
-
-/// The level that is made for dumps: zstd's quickest search with a table and a shortest match of its own choice's next
-/// sizes. In this window rows and pages of databases become as small as by zstd's own parameters of this level (2 %
-/// smaller to 1 % larger), text and programs up to 5 % larger, for two thirds to three quarters of the work: that of the
-/// machine that the database is on.
+/// The level whose search follows the dump ([`Tuner`]); the others are zstd's own.
 const DUMP_LEVEL: i32 = 3;
-const DUMP_HASH_LOG: u32 = 17;
-const DUMP_MIN_MATCH: u32 = 6;
 
 /// Beyond it one reader cannot feed them, and each costs some MiB.
 const MAX_THREADS: u32 = 16;
@@ -88,7 +79,7 @@ pub fn pack(from: PipeReader, outlet: &Outlet, packing: &Packing) -> Result<Opti
 }
 
 enum Chain<'a> {
-    Zstd(Box<ZstdEncoder<'static, Sealed<'a>>>),
+    Zstd(Box<ZstdEncoder<'static, Sealed<'a>>>, Option<Tuner>),
     Gzip(Box<GzEncoder<Sealed<'a>>>),
     Plain(Box<Sealed<'a>>),
 }
@@ -103,7 +94,7 @@ impl<'a> Chain<'a> {
             Compression::Zstd => {
                 let encoder =
                     zstd_encoder(sealer, packing).map_err(|cause| failed("starting zstd", cause))?;
-                Self::Zstd(Box::new(encoder))
+                Self::Zstd(Box::new(encoder), (packing.zstd_level == DUMP_LEVEL).then(Tuner::new))
             }
             Compression::Gzip => {
                 Self::Gzip(Box::new(GzEncoder::new(sealer, flate2::Compression::new(packing.gzip_level))))
@@ -114,7 +105,8 @@ impl<'a> Chain<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), RunError> {
         let written = match self {
-            Self::Zstd(encoder) => encoder.write_all(bytes),
+            Self::Zstd(encoder, None) => encoder.write_all(bytes),
+            Self::Zstd(encoder, Some(tuner)) => tuned(encoder, tuner, bytes),
             Self::Gzip(encoder) => encoder.write_all(bytes),
             Self::Plain(sealer) => sealer.write_all(bytes),
         };
@@ -123,7 +115,7 @@ impl<'a> Chain<'a> {
 
     fn finish(self) -> Result<Packed, RunError> {
         let sealer = match self {
-            Self::Zstd(encoder) => encoder.finish(),
+            Self::Zstd(encoder, _) => encoder.finish(),
             Self::Gzip(encoder) => encoder.finish(),
             Self::Plain(sealer) => Ok(*sealer),
         };
@@ -141,11 +133,16 @@ fn zstd_encoder<'a>(sealer: Sealed<'a>, packing: &Packing) -> io::Result<ZstdEnc
     raw.set_parameter(CParameter::JobSize(JOB_BYTES))?;
     raw.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     if packing.zstd_level == DUMP_LEVEL {
-        raw.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
-        raw.set_parameter(CParameter::HashLog(DUMP_HASH_LOG))?;
-        raw.set_parameter(CParameter::MinMatch(DUMP_MIN_MATCH))?;
+        tuning::begin().try_for_each(|parameter| raw.set_parameter(parameter))?;
     }
     Ok(ZstdEncoder::with_writer(zio::Writer::new_with_capacity(sealer, raw, OUT_BUFFER_LEN)))
+}
+
+/// Writes on, and changes the search from the next job on where another one suits the data better.
+fn tuned(encoder: &mut ZstdEncoder<'static, Sealed<'_>>, tuner: &mut Tuner, bytes: &[u8]) -> io::Result<()> {
+    encoder.write_all(bytes)?;
+    let other = tuner.take(bytes)?;
+    other.into_iter().flatten().try_for_each(|parameter| encoder.set_parameter(parameter))
 }
 
 /// A failure of the chain; what its end, the spool, said, where it was the spool.
