@@ -45,6 +45,11 @@ impl Progress {
         (step, u8::try_from(packed & 0xff).unwrap_or(100))
     }
 
+    /// Whether the store was given all of the object once, whatever it said of it.
+    pub fn is_all_sent(&self) -> bool {
+        u64::from(self.now().1) >= UPLOADED_PERCENT
+    }
+
     /// The dump gave `bytes` of about `total`.
     pub fn dumping(&self, bytes: u64, total: u64) {
         self.reach(Step::Dumping, part(bytes, total) * DUMPED_PERCENT / 100);

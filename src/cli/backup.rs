@@ -5,20 +5,23 @@ mod manifest;
 mod place;
 mod work;
 
+use super::files::check_distinct;
 use super::opening::Failure;
 use super::run_args::RunArgs;
 use super::settings_args::warn;
 use super::{CliError, CliResult, print, print_json};
 use crate::backup::{Progress, RunError};
+use crate::drivers::DumpError;
 use crate::model::{Completed, Compression, Engine, Secret, SysExit, TargetSpec};
 use crate::settings::{DEFAULT_FILE, Flag, ForTarget, RunSettings, Sources, load_for_target};
 use clap::{ArgGroup, ValueEnum};
 use indicatif::DecimalBytes;
 use serde::Serialize;
+use std::fs;
 use std::io::{self, IsTerminal, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use work::Destination;
 
 const AFTER: &str = "\
 The target is a table of the configuration file:
@@ -175,27 +178,22 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
         let text = "--key-file and --put-url-file cannot both be standard input";
         return Err(CliError::new(SysExit::Usage, text));
     }
-    if let Some(out) = args.out.as_ref().filter(|_| !to_stdout) {
-        check_free(out, args.force).map_err(|failure| told(&failure))?;
-    }
-    if let Some(dir) = args.out.as_ref().filter(|_| !to_stdout).and_then(|out| out.parent())
-        && !dir.as_os_str().is_empty()
-        && !dir.is_dir()
-    {
-        let text = format!("cannot create {}: there is no such directory", dir.display());
-        return Err(CliError::new(SysExit::CannotCreate, text));
+    for out in [args.out.as_deref(), args.manifest_out.as_deref()].into_iter().flatten() {
+        check_dir(out)?;
     }
     let (target, settings) = settings(&args)?;
-    if args.out.as_ref().is_some_and(|out| is_database(out, &target)) {
-        let text = "--out is the database itself: name another file";
-        return Err(CliError::new(SysExit::Usage, text));
-    }
-    let put_url = args.put_url_file.as_deref().map(read_url).transpose()?;
+    check_files(&args, &target)?;
+    let to = destination(&args, to_stdout)?;
     let key =
         key::Key::of(args.key_file.as_deref(), args.key_out.as_deref()).map_err(|error| told(&error))?;
     let dek = key.dek();
-    let work = work::Work { args: &args, target, settings, put_url, key: key.dek(), to_stdout };
-    let completed = work.run()?;
+    let work = work::Work { args: &args, target, settings, key: key.dek(), to };
+    let completed = match work.run() {
+        Ok(completed) => completed,
+        // The store's word is all that is missing.
+        Err(work::Ended { error, may_be_stored: true }) => return Err(key.kept_with(error)),
+        Err(work::Ended { error, .. }) => return Err(error),
+    };
     // What was sealed with it is stored: from here on it stays.
     key.keep();
     match (&args.manifest_out, &completed.manifest) {
@@ -209,13 +207,28 @@ fn backup(args: Args, to_stdout: bool) -> Result<Completed, CliError> {
     Ok(completed)
 }
 
+fn destination(args: &Args, to_stdout: bool) -> Result<Destination, CliError> {
+    match (&args.out, &args.put_url_file) {
+        (Some(_), _) if to_stdout => Ok(Destination::Stdout),
+        (Some(out), _) => {
+            check_free(out, args.force).map_err(|failure| told(&failure))?;
+            // A link is followed, as `decrypt` does.
+            Ok(Destination::File(fs::canonicalize(out).unwrap_or_else(|_| out.clone())))
+        }
+        (None, Some(file)) => Ok(Destination::Store(read_url(file)?)),
+        (None, None) => Err(CliError::new(SysExit::Usage, "--out or --put-url-file is needed")),
+    }
+}
+
 /// Only a file may be replaced, and only where that was asked: a rename over a device would replace the device.
 fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
     let name = || out.display().to_string();
-    match std::fs::symlink_metadata(out) {
+    match fs::metadata(out) {
+        Err(_) if !out.is_symlink() => Ok(()),
+        Ok(_) | Err(_) if !force => Err(Failure::Exists(name())),
+        // A link that leads nowhere.
         Err(_) => Ok(()),
-        Ok(_) if !force => Err(Failure::Exists(name())),
-        Ok(found) if found.is_file() || found.is_symlink() => Ok(()),
+        Ok(found) if found.is_file() => Ok(()),
         Ok(_) => {
             let cause = io::Error::other("it exists and is no file; `--out -` writes to standard output");
             Err(Failure::Create { name: name(), cause })
@@ -223,11 +236,39 @@ fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
     }
 }
 
-/// Whether the file is what is to be backed up.
-fn is_database(out: &Path, target: &TargetSpec) -> bool {
-    let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    target.engine == Some(Engine::Sqlite)
-        && matches!((id(out), id(Path::new(&target.connection.database))), (Ok(out), Ok(database)) if out == database)
+/// Noticed before the dump, not after it.
+fn check_dir(out: &Path) -> Result<(), CliError> {
+    match out.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() && !dir.is_dir() => {
+            let text = format!("cannot create {}: there is no such directory", out.display());
+            Err(CliError::new(SysExit::CannotCreate, text))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Neither the key nor the database may be replaced by the backup, nor the backup by its manifest.
+fn check_files(args: &Args, target: &TargetSpec) -> Result<(), CliError> {
+    let database = Path::new(&target.connection.database);
+    let beside = ["-wal", "-shm", "-journal"].map(|end| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    let database = std::iter::once(database).chain(beside.iter().map(PathBuf::as_path));
+    let database = database.filter(|_| target.engine == Some(Engine::Sqlite));
+    let mut read: Vec<_> = database.map(|path| ("the database itself", Some(path))).collect();
+    read.extend([
+        ("the key", args.key_file.as_deref()),
+        ("--put-url-file", args.put_url_file.as_deref()),
+        ("the configuration", Some(args.config.as_path())),
+    ]);
+    let written = [
+        ("--out", args.out.as_deref()),
+        ("--key-out", args.key_out.as_deref()),
+        ("--manifest-out", args.manifest_out.as_deref()),
+    ];
+    check_distinct(&read, &written)
 }
 
 /// The target, and how the daemon would run it: file, environment and flags.
@@ -266,6 +307,7 @@ fn failed(target: &TargetSpec, error: &RunError, progress: &Progress) -> CliErro
         RunError::UnknownCompression { .. } | RunError::HooksDisabled | RunError::HooksRefused { .. } => {
             SysExit::Usage
         }
+        RunError::Dump(DumpError::Scratch(_)) => SysExit::Io,
         RunError::Hook(_) | RunError::Dump(_) | RunError::Upload(_) => SysExit::Unavailable,
         RunError::Exists(_) => SysExit::CannotCreate,
         RunError::Spool(_) | RunError::Stdout(_) => SysExit::Io,

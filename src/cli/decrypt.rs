@@ -1,5 +1,6 @@
 //! `decrypt`: one object back into what was backed up.
 
+use super::files::check_distinct;
 use super::opening::{Failure, OpeningArgs, Report, Target};
 use super::{CliResult, print_json};
 use indicatif::DecimalBytes;
@@ -42,6 +43,7 @@ struct Told<'a> {
 /// See [`Failure`].
 pub fn run(args: Args) -> CliResult {
     let to_stdout = args.out.as_os_str() == "-";
+    check_distinct(&args.opening.files(), &[("--out", Some(&args.out))])?;
     match decrypt(&args) {
         Ok(report) => {
             if let Some(warning) = args.opening.warning(&report) {

@@ -30,6 +30,15 @@ impl CliError {
         Self { exit, lines: Vec::new() }
     }
 
+    /// The same, and more to its last line.
+    pub fn and(mut self, more: impl fmt::Display) -> Self {
+        match self.lines.last_mut() {
+            Some(last) => last.push_str(&more.to_string()),
+            None => self.lines.push(more.to_string()),
+        }
+        self
+    }
+
     /// The chain of an anyhow error as one line.
     pub fn chain(exit: SysExit, error: &anyhow::Error) -> Self {
         Self::new(exit, format_args!("{error:#}"))

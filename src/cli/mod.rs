@@ -10,6 +10,7 @@ mod decrypt;
 mod demo;
 mod dump_state;
 mod error;
+mod files;
 mod health_check;
 mod man;
 mod opening;

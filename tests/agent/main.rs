@@ -5,6 +5,7 @@
 mod common;
 
 mod backup_cli;
+mod backup_files;
 mod backup_killed;
 mod backup_settings;
 mod bad_input;

@@ -1,5 +1,6 @@
 //! The key of a backup that nobody ordered: given, or made here and written down before it is used.
 
+use super::super::CliError;
 use super::super::opening::{Failure, read_key};
 use crate::model::Dek;
 use data_encoding::BASE64;
@@ -61,6 +62,15 @@ impl Key {
     /// Leaves the file where it is.
     pub fn keep(mut self) {
         self.made = None;
+    }
+
+    /// The same after a failure that leaves open whether something is stored that only this key opens.
+    pub fn kept_with(mut self, error: CliError) -> CliError {
+        let Some(made) = self.made.take() else { return error };
+        error.and(format_args!(
+            "; the store may have the object all the same: its key stays in {}",
+            made.display()
+        ))
     }
 }
 

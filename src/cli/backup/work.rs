@@ -5,7 +5,7 @@ use super::super::progress::Progress as Bar;
 use super::place::Place;
 use super::{Args, CliError, failed, warn_of};
 use crate::actors::runner::run_options;
-use crate::backup::{Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks};
+use crate::backup::{Job, Options, Progress, RunError, execute_to_file, execute_to_url, hooks, on_thread};
 use crate::model::{
     Completed, Dek, EventLevel, JobId, JobSpec, RunOrder, Secret, SysExit, TargetSpec, unix_ms,
 };
@@ -14,7 +14,7 @@ use crate::settings::RunSettings;
 use crate::spool;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,9 +29,22 @@ pub struct Work<'a> {
     pub args: &'a Args,
     pub target: TargetSpec,
     pub settings: RunSettings,
-    pub put_url: Option<Secret>,
     pub key: Dek,
-    pub to_stdout: bool,
+    pub to: Destination,
+}
+
+/// Where the object goes.
+pub enum Destination {
+    Store(Secret),
+    Stdout,
+    File(PathBuf),
+}
+
+/// How it ended badly.
+pub struct Ended {
+    pub error: CliError,
+    /// The store was given all of the object, and its word did not come.
+    pub may_be_stored: bool,
 }
 
 impl Work<'_> {
@@ -39,9 +52,11 @@ impl Work<'_> {
     ///
     /// # Errors
     /// With the exit code of each.
-    pub fn run(self) -> Result<Completed, CliError> {
-        let runtime = actix_rt::Runtime::new()
-            .map_err(|error| CliError::new(SysExit::Internal, format_args!("no runtime: {error}")))?;
+    pub fn run(self) -> Result<Completed, Ended> {
+        let runtime = actix_rt::Runtime::new().map_err(|error| Ended {
+            error: CliError::new(SysExit::Internal, format_args!("no runtime: {error}")),
+            may_be_stored: false,
+        })?;
         let cancel = Cancel::new();
         let _stop = CancelOnDrop(cancel.clone());
         let progress = Progress::new();
@@ -56,7 +71,10 @@ impl Work<'_> {
                 tokio::select! {
                     ended = &mut running => {
                         tell(&progress);
-                        return ended.map_err(|error| self.ended(&error, why, &progress));
+                        return ended.map_err(|error| Ended {
+                            error: self.ended(&error, why, &progress),
+                            may_be_stored: matches!(self.to, Destination::Store(_)) && progress.is_all_sent(),
+                        });
                     }
                     asked = &mut stopped, if why.is_none() => {
                         why = Some(asked);
@@ -75,10 +93,7 @@ impl Work<'_> {
         match (error, why) {
             (RunError::Cancelled, Some(Stop::Timeout(seconds))) => CliError::new(
                 SysExit::Unavailable,
-                format_args!(
-                    "target \"{}\": not done within --timeout {seconds} s, nothing was stored",
-                    self.target.id
-                ),
+                format_args!("target \"{}\": not done within --timeout {seconds} s", self.target.id),
             ),
             (error, _) => failed(&self.target, error, progress),
         }
@@ -87,10 +102,12 @@ impl Work<'_> {
     async fn go(&self, progress: &Progress, cancel: &Cancel) -> Result<Completed, RunError> {
         let job = self.job();
         let (options, _place) = self.options()?;
-        match &self.args.out {
-            None => execute_to_url(&job, &options, progress, cancel).await,
-            Some(_) if self.to_stdout => self.to_stdout(&job, &options, progress, cancel).await,
-            Some(out) => execute_to_file(&job, &options, out, self.args.force, progress, cancel).await,
+        match &self.to {
+            Destination::Store(_) => execute_to_url(&job, &options, progress, cancel).await,
+            Destination::Stdout => self.to_stdout(&job, &options, progress, cancel).await,
+            Destination::File(out) => {
+                execute_to_file(&job, &options, out, self.args.force, progress, cancel).await
+            }
         }
     }
 
@@ -102,23 +119,35 @@ impl Work<'_> {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Completed, RunError> {
+        let out = Target::create(Path::new("-"), false);
+        let mut out = out.map_err(|error| RunError::Stdout(io::Error::other(error.to_string())))?;
         let whole = options.spool_dir.join("object");
         let completed = execute_to_file(job, options, &whole, false, progress, cancel).await?;
         let mut object = File::open(&whole).map_err(unusable(&whole))?;
-        let copied =
-            Target::create(Path::new("-"), false).map_err(|error| io::Error::other(error.to_string()));
-        copied.and_then(|mut out| io::copy(&mut object, &mut out)).map_err(RunError::Stdout)?;
-        Ok(completed)
+        // On a thread: who reads it may stand still, and this must still hear that it is to stop.
+        let copying = on_thread("copy", move || io::copy(&mut object, &mut out))?;
+        tokio::select! {
+            copied = copying => {
+                let died = |_| RunError::Internal("the copying thread ended without a result".into());
+                copied.map_err(died)?.map_err(RunError::Stdout)?;
+                Ok(completed)
+            }
+            () = cancel.cancelled() => Err(RunError::Cancelled),
+        }
     }
 
     fn job(&self) -> Job {
         let id = JobId::from(self.target.id.as_str());
+        let put_url = match &self.to {
+            Destination::Store(url) => url.clone(),
+            Destination::Stdout | Destination::File(_) => Secret::default(),
+        };
         Job {
             order: RunOrder {
                 run_id: format!("backup-{}-{}", std::process::id(), unix_ms()).into(),
                 job_id: id.clone(),
                 manual: true,
-                put_url: self.put_url.clone().unwrap_or_default(),
+                put_url,
                 expires_at_ms: 0,
                 multipart: None,
                 s3_key: String::new(),
@@ -139,7 +168,7 @@ impl Work<'_> {
     /// As the daemon's runs; but its spool is in a place of its own: what lies in the daemon's itself, the daemon clears.
     fn options(&self) -> Result<(Options, Place), RunError> {
         let mut options = run_options(&self.settings, hooks::Options::default());
-        if let Some(out) = self.args.out.as_ref().filter(|_| !self.to_stdout) {
+        if let Destination::File(out) = &self.to {
             // Beside the output, so that it needs only a new name at the end.
             let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty());
             options.spool_dir = dir.unwrap_or(Path::new(".")).to_owned();

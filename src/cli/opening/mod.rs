@@ -10,6 +10,7 @@ pub use failure::Failure;
 pub use key::{Key, read_key};
 pub use target::Target;
 
+use super::files::Named;
 use super::progress::Progress;
 use crate::model::{Secret, unix_ms};
 use crate::object::{Digest, HashingReader, Opener, Order, Token};
@@ -25,6 +26,7 @@ const COPY_LEN: usize = 256 * 1024;
 /// Which object, with which token, checked how.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("any-key").args(["token", "token_file", "key_file"]).required(true).multiple(false))]
+#[command(group = ArgGroup::new("any-object").args(["input", "object"]).required(true).multiple(false))]
 pub struct OpeningArgs {
     /// The decryption token. Other users of this host see it in the list of processes; --token-file hides it.
     #[arg(long, value_name = "JWT", value_parser = secret)]
@@ -38,7 +40,10 @@ pub struct OpeningArgs {
     key_file: Option<PathBuf>,
     /// The encrypted object; `-` is standard input.
     #[arg(long = "in", value_name = "FILE")]
-    input: PathBuf,
+    input: Option<PathBuf>,
+    /// The same as --in FILE.
+    #[arg(value_name = "FILE")]
+    object: Option<PathBuf>,
     /// Hold the object against the SHA-256 that the token carries; `--verify-sha256=false` does not.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_value_t = true, default_missing_value = "true")]
@@ -88,14 +93,28 @@ pub struct Report {
 }
 
 impl OpeningArgs {
+    fn input(&self) -> &Path {
+        // One of them is there: the command line is read so.
+        self.input.as_deref().or(self.object.as_deref()).unwrap_or(Path::new("-"))
+    }
+
     /// What the object is called in messages.
     pub fn input_name(&self) -> String {
-        input::name(&self.input)
+        input::name(self.input())
     }
 
     /// The object's file; None for standard input.
     pub fn input_file(&self) -> Option<&Path> {
-        (!input::is_std(&self.input)).then_some(self.input.as_path())
+        Some(self.input()).filter(|input| !input::is_std(input))
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> [Named<'_>; 3] {
+        [
+            ("the object", Some(self.input())),
+            ("the key", self.key_file.as_deref()),
+            ("the token", self.token_file.as_deref()),
+        ]
     }
 
     /// Reads the token, and holds its claims against this host's clock; or the key.
@@ -105,7 +124,7 @@ impl OpeningArgs {
     /// to come by standard input.
     pub fn read_key(&self) -> Result<Key, Failure> {
         if let Some(file) = &self.key_file {
-            if input::is_std(file) && input::is_std(&self.input) {
+            if input::is_std(file) && input::is_std(self.input()) {
                 return Err(Failure::Usage("--key-file and --in cannot both be standard input"));
             }
             return Ok(Key::Bare(read_key(file)?));
@@ -114,7 +133,7 @@ impl OpeningArgs {
     }
 
     fn read_token(&self) -> Result<Token, Failure> {
-        if self.token_file.as_deref().is_some_and(input::is_std) && input::is_std(&self.input) {
+        if self.token_file.as_deref().is_some_and(input::is_std) && input::is_std(self.input()) {
             return Err(Failure::Usage("--token-file and --in cannot both be standard input"));
         }
         let text = match (&self.token, &self.token_file) {
@@ -131,7 +150,7 @@ impl OpeningArgs {
     /// # Errors
     /// See [`Failure`].
     pub fn open_into(&self, key: &Key, output: &mut dyn Write) -> Result<Report, Failure> {
-        let (object, size) = input::open(&self.input)?;
+        let (object, size) = input::open(self.input())?;
         let progress = if self.quiet { Progress::hidden() } else { Progress::bytes(size) };
         let order = if self.allow_unordered { Order::AllowUnordered } else { Order::Strict };
         let reader = HashingReader::new(progress.reader(object));
