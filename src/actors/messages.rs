@@ -10,6 +10,7 @@ use crate::store::{Change, Inspection, OutboxPage, Recovered, StoreError};
 use actix::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 mod delivery;
 
@@ -112,9 +113,10 @@ pub struct Configured(pub Arc<Plan>);
 #[rtype(result = "Result<(), Refusal>")]
 pub struct StartRun(pub RunOrder);
 
-/// Stop that job's run, or forget it while it waits.
+/// Stop that job's runs, or forget them while they wait. Answered at once, so that what follows keeps its order;
+/// what it answers with tells of their ends, once all of them are on disk, or why there is none to tell of.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), Refusal>")]
+#[rtype(result = "oneshot::Receiver<Result<(), Refusal>>")]
 pub struct CancelRun(pub JobId);
 
 /// The runs that are not over.

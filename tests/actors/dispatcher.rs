@@ -14,6 +14,7 @@ use prost::Message as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 /// Everything that the neighbours were told, in one order.
@@ -33,6 +34,7 @@ struct World {
     commit: Result<(), StoreError>,
     commit_takes: Duration,
     start_takes: Duration,
+    cancel_takes: Duration,
     submit: fn(&Submit) -> Result<Submitted, QueueError>,
 }
 
@@ -43,6 +45,7 @@ impl Default for World {
             commit: Ok(()),
             commit_takes: Duration::ZERO,
             start_takes: Duration::ZERO,
+            cancel_takes: Duration::ZERO,
             submit: |_| Ok(Submitted::OnDisk(1)),
         }
     }
@@ -65,11 +68,7 @@ impl World {
         });
         let (answer, log) = (self.submit, Arc::clone(&story));
         let submit = fake::quick(move |submit: &Submit| {
-            let Payload::Ack(ack) = &submit.payload else { panic!("{:?}", submit.payload) };
-            assert_eq!(ack.correlation_id, submit.correlation_id);
-            let how = if submit.ephemeral { "ack now" } else { "ack" };
-            let verdict = if ack.accepted { "yes".to_owned() } else { format!("no: {}", ack.reason) };
-            tell(format!("{how} {} {verdict}", ack.correlation_id), &log);
+            tell(said(submit), &log);
             answer(submit)
         });
         let (takes, log) = (self.start_takes, Arc::clone(&story));
@@ -78,13 +77,23 @@ impl World {
             Box::pin(async move {
                 sleep(takes).await;
                 tell(format!("run {run}"), &log);
-                if run == "unknown" { Err(Refusal::UnknownJob("j".into())) } else { Ok(()) }
+                match run.as_str() {
+                    "unknown" => Err(Refusal::UnknownJob("j".into())),
+                    "of another" => Err(Refusal::RunOfAnotherJob("of another".into())),
+                    _ => Ok(()),
+                }
             })
         });
-        let log = Arc::clone(&story);
+        let (takes, log) = (self.cancel_takes, Arc::clone(&story));
         let cancel_run = fake::quick(move |CancelRun(job): &CancelRun| {
             tell(format!("cancel {job}"), &log);
-            Err(Refusal::NothingToCancel(job.clone()))
+            let (answer, ended) = oneshot::channel();
+            let refusal = Refusal::NothingToCancel(job.clone());
+            actix::spawn(async move {
+                sleep(takes).await;
+                let _ = answer.send(if takes.is_zero() { Err(refusal) } else { Ok(()) });
+            });
+            ended
         });
         let log = Arc::clone(&story);
         let run_check = fake::quick(move |RunCheck(id): &RunCheck| {
@@ -105,6 +114,26 @@ impl World {
         let dispatcher = Dispatcher::new(DispatcherDeps { life }).start();
         dispatcher.do_send(neighbours.clone());
         Bench { dispatcher, neighbours, story, commits, ends }
+    }
+}
+
+fn said(submit: &Submit) -> String {
+    match &submit.payload {
+        Payload::Ack(ack) => {
+            assert_eq!(ack.correlation_id, submit.correlation_id);
+            let how = if submit.ephemeral { "ack now" } else { "ack" };
+            let verdict = if ack.accepted { "yes".to_owned() } else { format!("no: {}", ack.reason) };
+            format!("{how} {} {verdict}", ack.correlation_id)
+        }
+        Payload::JobUpdate(update) => {
+            assert_eq!((update.status(), update.job_id.as_str()), (v1::JobStatus::Failed, "j"));
+            format!("failed {}: {}", update.run_id, update.error_message)
+        }
+        Payload::Log(log) => {
+            assert_eq!(log.level(), v1::LogLevel::Warn);
+            format!("warning: {}", log.message)
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -230,7 +259,9 @@ async fn refusals_carry_a_reason_for_people() {
     bench.ask("3", Command::CancelJob(v1::CancelJob { job_id: "j".into() })).await;
     bench.ask("4", Command::RunHealthCheck(v1::RunHealthCheck { check_id: "c".into() })).await;
     bench.ask("5", Command::SelfUpdate(v1::SelfUpdate::default())).await;
-    let acks: Vec<_> = bench.story().await.into_iter().filter(|line| line.starts_with("ack")).collect();
+    let mut acks: Vec<_> = bench.story().await.into_iter().filter(|line| line.starts_with("ack")).collect();
+    // The one of a cancel comes when its runs have ended.
+    acks.sort();
     assert_eq!(
         acks,
         [
@@ -241,6 +272,50 @@ async fn refusals_carry_a_reason_for_people() {
             "ack 5 no: self-update is not supported by this version",
         ]
     );
+}
+
+fn cancel(job_id: &str) -> Command {
+    Command::CancelJob(v1::CancelJob { job_id: job_id.into() })
+}
+
+#[actix::test]
+async fn cancels_are_waited_for_side_by_side_and_hold_up_nothing_behind_them() {
+    let bench = World { cancel_takes: Duration::from_millis(1_500), ..World::default() }.bench();
+    for number in 0..5 {
+        bench.ask(&format!("c{number}"), cancel(&format!("j{number}"))).await;
+    }
+    bench.ask("conf", config(1)).await;
+    bench.ask("run", run("r")).await;
+    let expected = ["cancel j0", "cancel j1", "cancel j2", "cancel j3", "cancel j4", "stored"];
+    let told = bench.story().await;
+    assert_eq!(told[..6], expected);
+    assert_eq!(told[6..], ["listener has 1", "ack conf yes", "run r", "ack run yes"]);
+    let mut acks = bench.story().await;
+    acks.sort();
+    assert_eq!(acks, ["ack c0 yes", "ack c1 yes", "ack c2 yes", "ack c3 yes", "ack c4 yes"]);
+}
+
+#[actix::test]
+async fn an_end_that_the_disk_does_not_take_is_a_refusal_that_says_so_in_the_end() {
+    let bench = World { cancel_takes: Duration::from_secs(3600), ..World::default() }.bench();
+    bench.ask("c", cancel("j")).await;
+    sleep(Duration::from_secs(43)).await;
+    assert_eq!(bench.story().await, ["cancel j"], "asked once");
+    let told = bench.story().await;
+    assert!(told.len() == 1 && told[0].contains("job \"j\" is not on the agent's disk yet"), "{told:?}");
+}
+
+#[actix::test]
+async fn a_cancel_whose_runner_dies_is_asked_of_its_successor() {
+    let mut bench = World { cancel_takes: Duration::from_millis(10), ..World::default() }.bench();
+    let living = bench.neighbours.clone();
+    bench.neighbours.cancel_run = fake::quick(|_: &CancelRun| oneshot::channel().1).0;
+    bench.dispatcher.do_send(bench.neighbours.clone());
+    bench.ask("c", cancel("j")).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(bench.story.lock().unwrap().clone(), Vec::<String>::new());
+    bench.dispatcher.do_send(living);
+    assert_eq!(bench.story().await, ["cancel j", "ack c yes"]);
 }
 
 #[actix::test]

@@ -211,7 +211,7 @@ impl Bench {
     }
 
     pub async fn cancel(&self, job: &str) -> Result<(), Refusal> {
-        self.runner.send(CancelRun(job.into())).await.unwrap()
+        self.runner.send(CancelRun(job.into())).await.unwrap().await.unwrap()
     }
 
     pub async fn statuses(&self) -> Vec<RunStatus> {

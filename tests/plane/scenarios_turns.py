@@ -67,6 +67,32 @@ async def nothing_runs(agent, pids):
 
 
 @scenario
+async def several_cancels_at_once_are_all_done_within_two_seconds_and_hold_up_nothing(case):
+    path = case.database()
+    plan = config(1, path, pre_hooks=["sleep 300"], post_hooks=["sleep 20"])
+    numbers = range(1, 6)
+    plan["jobs"] = [{**plan["jobs"][0], "id": f"job-{n}", "target_id": f"target-{n}"} for n in numbers]
+    plan["targets"] = [{**plan["targets"][0], "id": f"target-{n}"} for n in numbers]
+    plan["advanced"] = {"max_parallel_jobs": len(numbers)}
+    plane, agent, session, store, _ = await scene(
+        case, database=path, greet={"heartbeat": 1, "config": plan}, extra={"BACKUPY_HOOKS_ENABLED": "true"})
+    orders = [Order(agent, store, job=f"job-{n}") for n in numbers]
+    for order in orders:
+        check((await order.send(session))["accepted"], "refused")
+    for order in orders:
+        await session.wait_for("JobUpdate", lambda u: order.is_mine(u) and u["current_step"] == "pre_hooks")
+    since, place = time.monotonic(), len(session.messages)
+    for order in orders:
+        await session.send("CancelJob", {"job_id": order.job}, f"cancel-{order.job}")
+    await configure(session, {**plan, "version": 2})
+    check(time.monotonic() - since < 1.4, "the configuration waited for the cancels")
+    for order in orders:
+        ack = await session.wait_for("Ack", lambda a: a["correlation_id"] == f"cancel-{order.job}", 5, place)
+        check(ack["accepted"] and ack.at - since < 2.2, f"{ack} after {ack.at - since:.1f} s")
+        await ended(session, order, CANCELLED, since, 2.2)
+
+
+@scenario
 async def the_maintenance_window_holds_what_nobody_started_by_hand(case):
     path = case.database()
     plan = {**config(1, path, more_jobs=("job-2",)), "maintenance": window(-1, 1)}

@@ -1,52 +1,74 @@
 //! What each command means (protocol section 4).
 
-use super::neighbours::{ANSWER_LIMIT, ATTEMPTS, DispatcherNeighbours, Neighbours, Silent};
+use super::cancels::Cancelling;
+use super::neighbours::{DispatcherNeighbours, Neighbours, Silent};
 use crate::actors::messages::{
-    CancelRun, Command, Commit, Configured, QueueError, Recover, Refusal, RunCheck, ServerCommand, StartRun,
-    Submit,
+    CancelRun, Command, Commit, Configured, Recover, Refusal, RunCheck, ServerCommand, StartRun,
 };
 use crate::model::{CheckId, JobId, Plan};
 use crate::store::Change;
-use crate::wire::{Payload, convert, v1};
+use crate::wire::{convert, v1};
 use actix::prelude::*;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Faults of one configuration that are told one by one: a server that is confused, or hostile, must not
 /// fill the journal.
 const LOUD_REMARKS: usize = 50;
 
-/// How often an Ack is offered to a Queue whose store is restarting.
-const ACK_ATTEMPTS: u32 = 3;
-
 /// Between two attempts to store a configuration on a disk that did not take it.
 const UNSTORED_RETRY: Duration = Duration::from_secs(10);
 
 /// What is asked of a neighbour that is not there is refused so: the server may try again.
-const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
+pub(super) const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
 const HEALTH_SILENT: &str = "the agent's health checks are restarting: send it again";
 const STORE_SILENT: &str = "the agent's state store is restarting: send it again";
+
+/// The configuration that holds.
+#[derive(Default)]
+struct Applied {
+    /// None before the first one.
+    plan: Option<Arc<Plan>>,
+    /// Who has been told it already.
+    told: Vec<Recipient<Configured>>,
+}
+
+impl Applied {
+    /// Tells the plan to every listener that does not have it yet: after a change all of them, after
+    /// a restart the fresh one.
+    fn tell(&mut self, neighbours: &DispatcherNeighbours) {
+        let Some(plan) = &self.plan else { return };
+        for listener in &neighbours.listeners {
+            if !self.told.contains(listener) {
+                listener.do_send(Configured(Arc::clone(plan)));
+            }
+        }
+        self.told.clone_from(&neighbours.listeners);
+    }
+}
 
 /// Works off commands, one at a time.
 pub(super) struct Worker {
     neighbours: Neighbours,
     version: watch::Sender<Option<u64>>,
-    /// None before the first configuration.
-    plan: Option<Arc<Plan>>,
-    /// Who has been told the plan already.
-    told: Vec<Recipient<Configured>>,
+    applied: Applied,
+    cancels: mpsc::Sender<Cancelling>,
     /// A configuration that the disk did not take, and when it is offered again. The server has heard
     /// that it was refused, and may not send it again before the next connection.
     unstored: Option<(u64, Bytes, Instant)>,
 }
 
 impl Worker {
-    pub(super) fn new(neighbours: Neighbours, version: watch::Sender<Option<u64>>) -> Self {
-        Self { neighbours, version, plan: None, told: Vec::new(), unstored: None }
+    pub(super) fn new(
+        neighbours: Neighbours,
+        version: watch::Sender<Option<u64>>,
+        cancels: mpsc::Sender<Cancelling>,
+    ) -> Self {
+        Self { neighbours, version, applied: Applied::default(), cancels, unstored: None }
     }
 
     /// Takes up the configuration of the earlier life. Until then no command is looked at: an older
@@ -72,27 +94,31 @@ impl Worker {
         let answer = match command {
             Command::Configure(config) => self.configure(config).await,
             Command::RunBackup(message) => self.run_backup(message).await,
-            Command::CancelJob(message) => self.cancel_job(message).await,
+            Command::CancelJob(message) => return self.cancel_job(correlation_id, message).await,
             Command::RunHealthCheck(message) => self.run_health_check(message).await,
             Command::SelfUpdate(message) => {
                 tracing::warn!(target_version = message.target_version, "self-update refused: not supported");
                 Err(Refusal::Other("self-update is not supported by this version".to_owned()))
             }
         };
+        self.answer(correlation_id, answer).await;
+    }
+
+    async fn answer(&mut self, correlation_id: String, answer: Result<(), Refusal>) {
         if !correlation_id.is_empty() {
-            self.ack(correlation_id, answer).await;
+            self.neighbours.ack(correlation_id, answer).await;
         }
     }
 
     fn applied_version(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |plan| plan.version)
+        self.applied.plan.as_ref().map_or(0, |plan| plan.version)
     }
 
     /// Rule 2: a lower version is ignored, an equal one changes nothing.
     async fn configure(&mut self, config: v1::AgentConfig) -> Result<(), Refusal> {
         let version = config.version;
         self.unstored = None;
-        if let Some(applied) = self.plan.as_ref().map(|plan| plan.version) {
+        if let Some(applied) = self.applied.plan.as_ref().map(|plan| plan.version) {
             if version < applied {
                 tracing::warn!(version, applied, "configuration ignored: older than the applied one");
                 return Err(Refusal::Other(format!("version {version} is older than the applied {applied}")));
@@ -171,21 +197,8 @@ impl Worker {
             max_parallel_jobs = plan.max_parallel_jobs,
             "configuration applied"
         );
-        self.plan = Some(Arc::new(plan));
-        self.told.clear();
+        self.applied = Applied { plan: Some(Arc::new(plan)), told: Vec::new() };
         self.meet().await;
-    }
-
-    /// Tells the plan to every listener that does not have it yet: after a change all of them, after
-    /// a restart the fresh one.
-    fn tell(&mut self, neighbours: &DispatcherNeighbours) {
-        let Some(plan) = &self.plan else { return };
-        for listener in &neighbours.listeners {
-            if !self.told.contains(listener) {
-                listener.do_send(Configured(Arc::clone(plan)));
-            }
-        }
-        self.told.clone_from(&neighbours.listeners);
     }
 
     /// Waits until neighbours were replaced, and tells the fresh ones.
@@ -196,13 +209,12 @@ impl Worker {
 
     /// The neighbours as they are now, every one of them told: a Runner that has just been replaced
     /// must know the jobs before it gets an order.
-    async fn meet(&mut self) -> Option<DispatcherNeighbours> {
-        let neighbours = self.neighbours.now().await?;
-        self.tell(&neighbours);
-        Some(neighbours)
+    async fn meet(&mut self) {
+        if let Some(neighbours) = self.neighbours.now().await {
+            self.applied.tell(&neighbours);
+        }
     }
 
-    /// Asks a neighbour; where it is replaced meanwhile, its successor. Only for what may be asked twice.
     async fn ask<M>(
         &mut self,
         pick: impl Fn(&DispatcherNeighbours) -> &Recipient<M>,
@@ -212,16 +224,8 @@ impl Worker {
         M: Message + Clone + Send + 'static,
         M::Result: Send,
     {
-        for _ in 0..ATTEMPTS {
-            let neighbours = self.meet().await.ok_or(Silent)?;
-            match timeout(ANSWER_LIMIT, pick(&neighbours).send(message.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                // Gone: its successor is handed out at once.
-                Ok(Err(_)) => self.neighbours.replaced().await,
-                Err(_) => {}
-            }
-        }
-        Err(Silent)
+        let applied = &mut self.applied;
+        self.neighbours.ask(|neighbours| applied.tell(neighbours), pick, message).await
     }
 
     async fn run_backup(&mut self, message: v1::RunBackup) -> Result<(), Refusal> {
@@ -238,17 +242,18 @@ impl Worker {
         answer
     }
 
-    async fn cancel_job(&mut self, message: v1::CancelJob) -> Result<(), Refusal> {
+    /// The Runner has it before anything that follows; its end is waited for beside.
+    async fn cancel_job(&mut self, correlation_id: String, message: v1::CancelJob) {
         let job_id = JobId::from(message.job_id);
-        let answer = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
-            Ok(answer) => answer,
-            Err(Silent) => Err(Refusal::Other(RUNNER_SILENT.to_owned())),
+        let ended = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
+            Ok(ended) => ended,
+            Err(Silent) => {
+                return self.answer(correlation_id, Err(Refusal::Other(RUNNER_SILENT.into()))).await;
+            }
         };
-        match &answer {
-            Ok(()) => tracing::info!(%job_id, "run is being cancelled"),
-            Err(refusal) => tracing::warn!(%job_id, %refusal, "cancel refused"),
-        }
-        answer
+        let neighbours = self.neighbours.clone();
+        // Whoever takes them lives as long as this worker.
+        let _ = self.cancels.send(Cancelling { neighbours, correlation_id, job_id, ended }).await;
     }
 
     async fn run_health_check(&mut self, message: v1::RunHealthCheck) -> Result<(), Refusal> {
@@ -262,34 +267,5 @@ impl Worker {
             Err(refusal) => tracing::warn!(%check_id, %refusal, "health check refused"),
         }
         answer
-    }
-
-    /// Rule 4. Durable: the Queue answers once the Ack is on disk. Where the disk does not take it, the
-    /// server still hears it if the link is up.
-    async fn ack(&mut self, correlation_id: String, answer: Result<(), Refusal>) {
-        let (accepted, reason) = match answer {
-            Ok(()) => (true, String::new()),
-            Err(refusal) => (false, refusal.to_string()),
-        };
-        let payload = Payload::Ack(v1::Ack { correlation_id: correlation_id.clone(), accepted, reason });
-        let durable = Submit::new(payload.clone()).answering(correlation_id.clone());
-        for _ in 0..ACK_ATTEMPTS {
-            match self.ask(|n| &n.submit, durable.clone()).await {
-                Ok(Ok(_)) => return,
-                Ok(Err(QueueError::StoreGone)) => self.neighbours.pause().await,
-                Ok(Err(error)) => {
-                    tracing::warn!(correlation_id, accepted, %error, "ack not stored: sent without");
-                    break;
-                }
-                Err(Silent) => break,
-            }
-        }
-        match self.ask(|n| &n.submit, Submit::ephemeral(payload, correlation_id.clone())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(correlation_id, accepted, %error, "command not acked"),
-            Err(Silent) => {
-                tracing::warn!(correlation_id, accepted, "command not acked: the queue does not answer");
-            }
-        }
     }
 }

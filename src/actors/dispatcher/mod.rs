@@ -1,7 +1,10 @@
 //! Takes in what the server asks, one command after the other, and answers with an Ack once it is
 //! durable or done. Nothing long happens here: a run is the Runner's. Commands are worked off by one
-//! task, so their order is the server's; the actor itself stays free to answer.
+//! task, so their order is the server's; the actor itself stays free to answer, and the ends of
+//! what was cancelled are waited for beside it.
 
+mod answers;
+mod cancels;
 mod commands;
 mod neighbours;
 
@@ -11,6 +14,7 @@ use super::life::Life;
 use super::messages::{AreYouThere, ChildExit, Command, GetConfigVersion, Quit, ServerCommand};
 use crate::wire;
 use actix::prelude::*;
+use cancels::Cancelling;
 use commands::Worker;
 use neighbours::Neighbours;
 use prost::Message as _;
@@ -70,6 +74,7 @@ pub struct Dispatcher {
     version: watch::Receiver<Option<u64>>,
     worker: Option<Worker>,
     inbox: Option<mpsc::UnboundedReceiver<Task>>,
+    cancels: Option<mpsc::Receiver<Cancelling>>,
 }
 
 impl Dispatcher {
@@ -78,14 +83,16 @@ impl Dispatcher {
         let (tasks, inbox) = mpsc::unbounded_channel();
         let (neighbours, known) = watch::channel(None);
         let (version_is, version) = watch::channel(None);
+        let (cancelling, cancels) = mpsc::channel(1);
         Self {
             life: deps.life,
             tasks,
             waiting: Rc::default(),
             neighbours,
             version,
-            worker: Some(Worker::new(Neighbours::new(known), version_is)),
+            worker: Some(Worker::new(Neighbours::new(known), version_is, cancelling)),
             inbox: Some(inbox),
+            cancels: Some(cancels),
         }
     }
 }
@@ -94,28 +101,16 @@ impl Actor for Dispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (Some(mut worker), Some(mut inbox)) = (self.worker.take(), self.inbox.take()) else { return };
+        let (Some(worker), Some(inbox), Some(cancels)) =
+            (self.worker.take(), self.inbox.take(), self.cancels.take())
+        else {
+            return;
+        };
         let waiting = Rc::clone(&self.waiting);
         let work = async move {
-            worker.recover().await?;
-            loop {
-                let store_at = worker.time_to_store();
-                tokio::select! {
-                    biased;
-                    () = worker.greet() => {}
-                    task = inbox.recv() => {
-                        let Some(task) = task else { return Ok(()) };
-                        waiting.remove(task.bytes);
-                        if let Some(taken) = task.taken {
-                            // The Connection may be gone; the command stays valid.
-                            let _ = taken.send(());
-                        }
-                        worker.take_on(task.command).await;
-                    }
-                    () = sleep_until(store_at.unwrap_or_else(Instant::now)), if store_at.is_some() => {
-                        worker.store_again().await;
-                    }
-                }
+            tokio::select! {
+                end = work_off(worker, inbox, &waiting) => end,
+                () = cancels::answer_all(cancels) => Ok(()),
             }
         };
         ctx.spawn(work.into_actor(self).map(|end: Result<(), String>, act, ctx| {
@@ -128,6 +123,34 @@ impl Actor for Dispatcher {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.life.tell();
+    }
+}
+
+/// Works off commands as they come, one after the other.
+async fn work_off(
+    mut worker: Worker,
+    mut inbox: mpsc::UnboundedReceiver<Task>,
+    waiting: &Waiting,
+) -> Result<(), String> {
+    worker.recover().await?;
+    loop {
+        let store_at = worker.time_to_store();
+        tokio::select! {
+            biased;
+            () = worker.greet() => {}
+            task = inbox.recv() => {
+                let Some(task) = task else { return Ok(()) };
+                waiting.remove(task.bytes);
+                if let Some(taken) = task.taken {
+                    // The Connection may be gone; the command stays valid.
+                    let _ = taken.send(());
+                }
+                worker.take_on(task.command).await;
+            }
+            () = sleep_until(store_at.unwrap_or_else(Instant::now)), if store_at.is_some() => {
+                worker.store_again().await;
+            }
+        }
     }
 }
 

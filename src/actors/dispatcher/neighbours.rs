@@ -40,6 +40,7 @@ pub struct DispatcherNeighbours {
 pub(super) struct Silent;
 
 /// The neighbours as they are now.
+#[derive(Clone)]
 pub(super) struct Neighbours {
     known: watch::Receiver<Option<DispatcherNeighbours>>,
 }
@@ -53,6 +54,31 @@ impl Neighbours {
     pub(super) async fn now(&mut self) -> Option<DispatcherNeighbours> {
         self.known.wait_for(Option::is_some).await.ok()?;
         self.known.borrow_and_update().clone()
+    }
+
+    /// Asks a neighbour; where it is replaced meanwhile, its successor. Only for what may be asked twice. Before each
+    /// question `meet` sees the neighbours as they are.
+    pub(super) async fn ask<M>(
+        &mut self,
+        mut meet: impl FnMut(&DispatcherNeighbours),
+        pick: impl Fn(&DispatcherNeighbours) -> &Recipient<M>,
+        message: M,
+    ) -> Result<M::Result, Silent>
+    where
+        M: Message + Clone + Send + 'static,
+        M::Result: Send,
+    {
+        for _ in 0..ATTEMPTS {
+            let neighbours = self.now().await.ok_or(Silent)?;
+            meet(&neighbours);
+            match timeout(ANSWER_LIMIT, pick(&neighbours).send(message.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                // Gone: its successor is handed out at once.
+                Ok(Err(_)) => self.replaced().await,
+                Err(_) => {}
+            }
+        }
+        Err(Silent)
     }
 
     /// Waits until others than the ones last seen are known.

@@ -188,26 +188,22 @@ impl Handler<StartRun> for Runner {
     fn handle(&mut self, StartRun(order): StartRun, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
         self.take_order(order, answer, ctx);
-        reply(answered)
+        Box::pin(async move {
+            // What was promised; a Runner that ends before it could keep it refuses.
+            let ended = |_| Err(Refusal::Other("the agent is ending: send the command again".into()));
+            answered.await.unwrap_or_else(ended)
+        })
     }
 }
 
 impl Handler<CancelRun> for Runner {
-    type Result = ResponseFuture<Result<(), Refusal>>;
+    type Result = MessageResult<CancelRun>;
 
     fn handle(&mut self, CancelRun(job_id): CancelRun, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
         self.cancel_job(&job_id, answer, ctx);
-        reply(answered)
+        MessageResult(answered)
     }
-}
-
-/// What was promised; a Runner that ends before it could keep it refuses.
-fn reply(answered: oneshot::Receiver<Result<(), Refusal>>) -> ResponseFuture<Result<(), Refusal>> {
-    Box::pin(async move {
-        let ended = |_| Err(Refusal::Other("the agent is ending: send the command again".into()));
-        answered.await.unwrap_or_else(ended)
-    })
 }
 
 impl Handler<GetRuns> for Runner {
