@@ -1,8 +1,8 @@
 //! Control of runs: what waits, what is stopped, what is left of it, what is said of it.
 
-use crate::runner_bench::{Bench, Event, Hand, MIDNIGHT_MS, completed, order, plan, with_window};
-use backupy_agent::actors::messages::{Configured, Quit, Refusal};
-use backupy_agent::model::{Completed, RunOrder, RunOutcome, Step};
+use crate::runner_bench::{Bench, Event, Hand, MIDNIGHT_MS, completed, order, plan, record, with_window};
+use backupy_agent::actors::messages::{Configured, QueueError, Quit, Refusal};
+use backupy_agent::model::{Completed, RunOrder, RunOutcome, RunPhase, Step};
 use backupy_agent::store::Recovered;
 use backupy_agent::wire::v1::JobStatus;
 use std::sync::Arc;
@@ -159,6 +159,55 @@ async fn at_shutdown_a_run_that_only_seemed_nearly_over_is_stopped_in_time() {
     assert!(begin.elapsed() < Duration::from_millis(2_600), "{:?}", begin.elapsed());
     assert!(bench.going.borrow()[0].cancel.is_interrupted());
     assert_eq!(bench.events(), [], "it begins again with the next life");
+}
+
+#[actix::test]
+async fn a_cancel_of_several_runs_is_answered_when_the_last_of_them_has_ended() {
+    let bench = Bench::with(Hand { stubborn: true, ..Hand::default() }, plan(1), Recovered::default()).await;
+    bench.start(order("r1", "a")).await.unwrap();
+    bench.start(order("r2", "a")).await.unwrap();
+    bench.events();
+    let begin = Instant::now();
+    bench.cancel("a").await.unwrap();
+    let stopped = bench.events();
+    for run in ["r1", "r2"] {
+        assert!(
+            stopped.contains(&Event::Said(run.into(), JobStatus::Cancelled, String::new())),
+            "{stopped:?}"
+        );
+    }
+    assert!(begin.elapsed() < 2 * SECOND);
+}
+
+#[actix::test]
+async fn a_cancel_that_comes_before_the_earlier_life_is_known_waits_for_it() {
+    let started = RunPhase::Started { at_ms: MIDNIGHT_MS };
+    let recovered = Recovered { runs: vec![record(order("r1", "a"), started)], ..Recovered::default() };
+    let bench = Bench::without_neighbours(Hand::default(), recovered);
+    bench.runner.send(Configured(Arc::new(plan(1)))).await.unwrap();
+    let (answer, ()) = tokio::join!(bench.cancel("a"), bench.introduce());
+    assert_eq!(answer, Ok(()));
+    assert!(bench.events().contains(&Event::Said("r1".into(), JobStatus::Cancelled, String::new())));
+    assert!(bench.begun().is_empty());
+}
+
+#[actix::test]
+async fn a_cancel_of_a_run_whose_end_is_not_on_the_disk_yet_is_answered_with_that_end() {
+    let bench = Bench::new(plan(1)).await;
+    bench.start(order("r1", "a")).await.unwrap();
+    bench.seen.lock().unwrap().refuse = Some(QueueError::StoreGone);
+    let (first, second, ()) = tokio::join!(
+        bench.cancel("a"),
+        async {
+            sleep(15 * SECOND).await;
+            bench.cancel("a").await
+        },
+        async {
+            sleep(20 * SECOND).await;
+            bench.seen.lock().unwrap().refuse = None;
+        }
+    );
+    assert_eq!((first, second), (Ok(()), Ok(())));
 }
 
 #[actix::test]

@@ -4,7 +4,7 @@ use super::doors::Patience;
 use super::measure;
 use super::table::{Run, Running, Stage, Stop, Trail};
 use super::{LONGEST_TRAIL, PROGRESS_INTERVAL, Runner, STOP_GRACE};
-use crate::actors::messages::{Refusal, Submit};
+use crate::actors::messages::Submit;
 use crate::backup::{Job, Progress, expiry_text, upload_deadline_ms};
 use crate::model::{RunId, RunOutcome, RunPhase};
 use crate::process::{Cancel, CancelOnDrop};
@@ -244,11 +244,7 @@ impl Runner {
     fn finished(&mut self, id: &RunId, outcome: RunOutcome, ctx: &mut Context<Self>) {
         let Some(run) = self.table.remove(id) else { return };
         for canceller in run.cancellers {
-            let answer = match &outcome {
-                RunOutcome::Completed(_) => Err(Refusal::NothingToCancel(run.order.job_id.clone())),
-                RunOutcome::Failed { .. } | RunOutcome::Cancelled => Ok(()),
-            };
-            let _ = canceller.send(answer);
+            canceller.ended(!matches!(outcome, RunOutcome::Completed(_)));
         }
         let forgotten = self.table.keep(run.order, outcome);
         self.forget(forgotten, ctx);

@@ -30,7 +30,7 @@ use super::life::Life;
 use super::messages::{
     AreYouThere, CancelRun, ChildExit, Commit, Configured, GetRuns, Quit, Recover, Refusal, StartRun, Submit,
 };
-use crate::model::{Plan, RunOrder, RunStatus};
+use crate::model::{JobId, Plan, RunOrder, RunStatus};
 use actix::prelude::*;
 use doors::Doors;
 use std::collections::HashMap;
@@ -82,6 +82,12 @@ pub struct RunnerNeighbours {
 
 type Answer = oneshot::Sender<Result<(), Refusal>>;
 
+/// A command that came before the runs of the earlier life were known.
+enum Early {
+    Order(RunOrder, Answer),
+    Cancel(JobId, Answer),
+}
+
 /// The actor.
 pub struct Runner {
     life: Life,
@@ -93,8 +99,8 @@ pub struct Runner {
     plan: Option<Arc<Plan>>,
     recovering: bool,
     recovered: bool,
-    /// Orders that came before the runs of the earlier life were known.
-    early: Vec<(RunOrder, Answer)>,
+    /// In the server's order.
+    early: Vec<Early>,
     /// Orders on their way to the disk, with everybody who waits for that.
     accepting: HashMap<crate::model::RunId, (RunOrder, Vec<Answer>)>,
     table: Table,

@@ -1,13 +1,14 @@
 //! Orders of the server: a run to take on, a run to stop.
 
 use super::doors::Patience;
-use super::table::{Run, Stage, Stop};
-use super::{Answer, Runner};
+use super::table::{Canceller, Run, Stage, Stop};
+use super::{Answer, Early, Runner};
 use crate::actors::messages::{Refusal, Submit};
 use crate::model::{JobId, RunId, RunOrder, RunOutcome, RunPhase};
 use crate::store::Change;
 use crate::wire::convert;
 use actix::prelude::*;
+use std::rc::Rc;
 
 impl Runner {
     /// Answers once the order is on disk, or with the reason why not.
@@ -17,8 +18,7 @@ impl Runner {
             return refuse(answer, Refusal::Other(reason.into()));
         }
         if !self.recovered {
-            self.early.push((order, answer));
-            return;
+            return self.early.push(Early::Order(order, answer));
         }
         self.renew(&order, ctx);
         if let Some(run) = self.table.get(&order.run_id) {
@@ -106,29 +106,36 @@ impl Runner {
 
     /// Stops every run of the job; answers when their ends are on disk.
     pub(super) fn cancel_job(&mut self, job: &JobId, answer: Answer, ctx: &mut Context<Self>) {
+        if !self.recovered {
+            return self.early.push(Early::Cancel(job.clone(), answer));
+        }
         let ids = self.table.of_job(job);
-        let Some((last, others)) = ids.split_last() else {
+        if ids.is_empty() {
             let known = self.plan().job(job).is_some();
             let why = if known { Refusal::NothingToCancel } else { Refusal::UnknownJob };
             return refuse(answer, why(job.clone()));
-        };
-        for id in others {
+        }
+        let canceller = Canceller::new(job.clone(), answer);
+        for id in &ids {
+            if let Some(run) = self.table.get(id) {
+                run.cancellers.push(Rc::clone(&canceller));
+            }
+        }
+        // Only the runs have shares now.
+        drop(canceller);
+        for id in &ids {
             self.cancel_run(id, ctx);
         }
-        // The runs of a job end in the order in which they are stopped: the last one answers.
-        if let Some(run) = self.table.get(last) {
-            run.cancellers.push(answer);
-        }
-        self.cancel_run(last, ctx);
     }
 
     fn cancel_run(&mut self, id: &RunId, ctx: &mut Context<Self>) {
         let Some(run) = self.table.get(id) else { return };
         tracing::info!(run_id = %id, job_id = %run.order.job_id, "run cancelled");
-        if matches!(run.stage, Stage::Waiting) {
-            self.finish(id, RunOutcome::Cancelled, None, ctx);
-        } else {
-            self.stop_going(id, Stop::Cancelled, ctx);
+        match run.stage {
+            Stage::Waiting => self.finish(id, RunOutcome::Cancelled, None, ctx),
+            Stage::Starting(_) | Stage::Running(_) => self.stop_going(id, Stop::Cancelled, ctx),
+            // Its result is told as soon as the disk takes it.
+            Stage::Ending => {}
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Runs of an earlier life.
 
-use super::Runner;
 use super::going::too_late;
 use super::table::Run;
+use super::{Early, Runner};
 use crate::model::{Plan, RunId, RunOutcome, RunPhase, TargetSpec};
 use crate::store::Recovered;
 use crate::wire::{convert, v1};
@@ -61,8 +61,11 @@ impl Runner {
         self.recovered = true;
         self.forget(forgotten, ctx);
         self.give_up(lost, ctx);
-        for (order, answer) in std::mem::take(&mut self.early) {
-            self.take_order(order, answer, ctx);
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Early::Order(order, answer) => self.take_order(order, answer, ctx),
+                Early::Cancel(job, answer) => self.cancel_job(&job, answer, ctx),
+            }
         }
         self.take_turns(ctx);
     }

@@ -1,13 +1,16 @@
 //! The runs that the Runner knows, and what of them can be seen.
 
 use super::Answer;
+use crate::actors::messages::Refusal;
 use crate::backup::Progress;
 use crate::model::{
     Completed, JobId, RunId, RunOrder, RunOutcome, RunPhase, RunRecord, RunStatus, Step, TargetId,
 };
 use crate::process::{Cancel, CancelOnDrop};
 use actix::SpawnHandle;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use tokio::time::Instant;
 
 /// Results that are kept for orders that come again. A server repeats an order within minutes.
@@ -82,7 +85,7 @@ pub struct Run {
     /// Why it was told to stop.
     pub stop: Option<Stop>,
     /// Who waits for its end.
-    pub cancellers: Vec<Answer>,
+    pub cancellers: Vec<Rc<Canceller>>,
 }
 
 impl Run {
@@ -172,6 +175,30 @@ impl Run {
             progress_percent,
             since_ms: self.since_ms,
         }
+    }
+}
+
+/// A CancelJob: each of its runs has a share of it, and the last one to end answers.
+#[derive(Debug)]
+pub struct Canceller {
+    job: JobId,
+    stopped: Cell<bool>,
+    answer: Answer,
+}
+
+impl Canceller {
+    /// Of that job's runs.
+    pub fn new(job: JobId, answer: Answer) -> Rc<Self> {
+        Rc::new(Self { job, stopped: Cell::new(false), answer })
+    }
+
+    /// One of its runs ended: not as a good one, where it was stopped.
+    pub fn ended(self: Rc<Self>, stopped: bool) {
+        self.stopped.set(stopped || self.stopped.get());
+        let Some(last) = Rc::into_inner(self) else { return };
+        let stopped = last.stopped.get();
+        // The Dispatcher may have given up waiting.
+        let _ = last.answer.send(if stopped { Ok(()) } else { Err(Refusal::NothingToCancel(last.job)) });
     }
 }
 
@@ -286,9 +313,9 @@ impl Table {
         self.runs.iter().filter(|run| pick(run)).map(|run| run.order.run_id.clone()).collect()
     }
 
-    /// The runs of a job that can be cancelled.
+    /// The runs of a job, those whose result is on the way to the disk included.
     pub fn of_job(&self, job: &JobId) -> Vec<RunId> {
-        self.ids_where(|run| run.order.job_id == *job && run.can_be_cancelled())
+        self.ids_where(|run| run.order.job_id == *job)
     }
 
     /// What can be seen.
