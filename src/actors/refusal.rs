@@ -20,7 +20,22 @@ pub enum Refusal {
     /// It could not be made durable.
     #[error("could not be stored: {0}")]
     NotStored(String),
+    /// The run is over, and known; only its result was not told once more.
+    #[error("the run is over, and its result could not be sent again: {0}")]
+    ResultNotSent(String),
     /// Anything else, with its reason.
     #[error("{0}")]
     Other(String),
+}
+
+impl Refusal {
+    /// Whether a run that was ordered is told as FAILED where the server wants no Ack: not where it is known, since that
+    /// would deny what it is known as.
+    pub fn fails_run(&self) -> bool {
+        match self {
+            Self::UnknownJob(_) | Self::NotStored(_) | Self::Other(_) => true,
+            Self::RunOfAnotherJob(_) | Self::ResultNotSent(_) => false,
+            Self::NothingToCancel(_) | Self::UnknownCheck(_) => false,
+        }
+    }
 }

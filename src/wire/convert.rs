@@ -284,6 +284,17 @@ pub fn run_log(order: &RunOrder, event: RunEvent) -> Payload {
     })
 }
 
+/// A run that was not taken on, where no Ack may say so.
+pub fn run_refused(job_id: String, run_id: String, reason: String) -> Payload {
+    Payload::JobUpdate(v1::JobUpdate {
+        job_id,
+        run_id,
+        status: JobStatus::Failed.into(),
+        error_message: reason,
+        ..v1::JobUpdate::default()
+    })
+}
+
 /// A run waits for its turn.
 pub fn run_queued(order: &RunOrder) -> Payload {
     Payload::JobUpdate(job_update(order, JobStatus::Queued))

@@ -319,6 +319,20 @@ async fn a_cancel_whose_runner_dies_is_asked_of_its_successor() {
 }
 
 #[actix::test]
+async fn a_refused_run_that_wants_no_ack_is_told_as_failed_unless_it_is_known() {
+    let bench = World::default().bench();
+    bench.ask("", run("unknown")).await;
+    assert_eq!(bench.story().await, ["run unknown", "failed unknown: unknown job_id \"j\""]);
+    bench.ask("", run("of another")).await;
+    assert_eq!(bench.story().await, ["run of another"]);
+    let nowhere = v1::RunBackup { job_id: "j".into(), run_id: "r".into(), ..Default::default() };
+    bench.ask("", Command::RunBackup(nowhere)).await;
+    assert_eq!(bench.story().await, ["failed r: RunBackup has no presigned_put_url"]);
+    bench.ask("", run("")).await;
+    assert_eq!(bench.story().await, Vec::<String>::new(), "nobody knows a run without an id");
+}
+
+#[actix::test]
 async fn a_health_check_is_acked_once_its_turn_has_come() {
     let bench = World::default().bench();
     bench.ask("h", Command::RunHealthCheck(v1::RunHealthCheck { check_id: "known".into() })).await;

@@ -93,7 +93,20 @@ impl Worker {
     pub(super) async fn take_on(&mut self, ServerCommand { correlation_id, command }: ServerCommand) {
         let answer = match command {
             Command::Configure(config) => self.configure(config).await,
-            Command::RunBackup(message) => self.run_backup(message).await,
+            Command::RunBackup(message) => {
+                let (job_id, run_id) = (message.job_id.clone(), message.run_id.clone());
+                let answer = self.run_backup(message).await;
+                if let Err(refusal) = &answer
+                    && correlation_id.is_empty()
+                    && refusal.fails_run()
+                    && !run_id.is_empty()
+                {
+                    // Without an Ack nobody would hear that the run does not begin.
+                    let failed = convert::run_refused(job_id, run_id, refusal.to_string());
+                    self.neighbours.say(failed, String::new()).await;
+                }
+                answer
+            }
             Command::CancelJob(message) => return self.cancel_job(correlation_id, message).await,
             Command::RunHealthCheck(message) => self.run_health_check(message).await,
             Command::SelfUpdate(message) => {

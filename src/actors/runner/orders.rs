@@ -99,7 +99,7 @@ impl Runner {
         let doors = self.doors.clone();
         let sending = async move {
             let sent = doors.submit(result, Patience::Short).await;
-            let _ = answer.send(sent.map_err(Refusal::NotStored));
+            let _ = answer.send(sent.map_err(Refusal::ResultNotSent));
         };
         ctx.spawn(sending.into_actor(self));
     }
