@@ -7,7 +7,7 @@ use super::v1::{self, JobStatus};
 use super::{Payload, v1::BackupJobSpec};
 use crate::model::{
     Compression, Connection, Engine, EventLevel, JobId, JobSpec, MaintenanceWindow, Multipart, Plan,
-    RunEvent, RunId, RunOrder, RunOutcome, Secret, Step, Strategy, TargetId, TargetSpec,
+    RunEvent, RunId, RunOrder, RunOutcome, Secret, Step, Strategy, TargetId, TargetSpec, unix_ms,
 };
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct Translated {
     pub plan: Plan,
     /// What was left out or not understood, one line each, for people. Free of secrets.
     pub remarks: Vec<String>,
+    /// The one of them about the maintenance window: no run fails by it, so nothing else would tell the server.
+    pub window_fault: Option<String>,
 }
 
 /// What `AgentConfig` asks, part by part (protocol section 3). It can be megabytes: its text is taken over, not copied.
@@ -37,15 +39,21 @@ pub fn plan(config: v1::AgentConfig) -> Translated {
         .collect();
     let health_checks = health_checks(config.health_checks, &mut remarks);
     let max_parallel_jobs = config.advanced.as_ref().map_or(0, |advanced| advanced.max_parallel_jobs);
+    let (maintenance, window_fault) = match config.maintenance.as_ref().map(maintenance) {
+        None => (None, None),
+        Some(Ok(window)) => (window, None),
+        Some(Err(fault)) => (None, Some(fault)),
+    };
+    remarks.extend(window_fault.clone());
     let plan = Plan {
         version: config.version,
         targets,
         jobs,
         health_checks,
-        maintenance: config.maintenance.as_ref().and_then(|window| maintenance(window, &mut remarks)),
+        maintenance,
         max_parallel_jobs: usize::try_from(max_parallel_jobs).unwrap_or(usize::MAX).max(1),
     };
-    Translated { plan, remarks }
+    Translated { plan, remarks, window_fault }
 }
 
 /// A target; None where using it could mean backing up something else than was meant.
@@ -139,21 +147,19 @@ pub fn compression(name: &str) -> Option<Compression> {
     }
 }
 
-/// A window; an absent one and one without times are the same.
-fn maintenance(window: &v1::MaintenanceWindow, remarks: &mut Vec<String>) -> Option<MaintenanceWindow> {
+/// A window; an absent one and one without times are the same. One that cannot be read holds nothing: a backup at a
+/// wrong time is better than none.
+fn maintenance(window: &v1::MaintenanceWindow) -> Result<Option<MaintenanceWindow>, String> {
     if window.start_utc.is_empty() && window.end_utc.is_empty() {
-        return None;
+        return Ok(None);
     }
     match (minute_of_day(&window.start_utc), minute_of_day(&window.end_utc)) {
-        (Some(start_min), Some(end_min)) => Some(MaintenanceWindow { start_min, end_min }),
-        (None, Some(_)) | (Some(_), None) | (None, None) => {
-            remarks.push(format!(
-                "the maintenance window \"{}\" to \"{}\" is not two times like 02:00 and holds nothing",
-                shown(&window.start_utc),
-                shown(&window.end_utc)
-            ));
-            None
-        }
+        (Some(start_min), Some(end_min)) => Ok(Some(MaintenanceWindow { start_min, end_min })),
+        (None, Some(_)) | (Some(_), None) | (None, None) => Err(format!(
+            "the maintenance window \"{}\" to \"{}\" is not two times like 02:00 and holds nothing",
+            shown(&window.start_utc),
+            shown(&window.end_utc)
+        )),
     }
 }
 
@@ -281,6 +287,17 @@ pub fn run_log(order: &RunOrder, event: RunEvent) -> Payload {
         job_id: order.job_id.as_str().to_owned(),
         message: event.message,
         fields,
+    })
+}
+
+/// A configuration is not used as it was meant: a LogEvent of no job.
+pub fn config_warning(version: u64, message: String) -> Payload {
+    Payload::Log(v1::LogEvent {
+        ts_ms: unix_ms(),
+        level: v1::LogLevel::Warn.into(),
+        message,
+        fields: HashMap::from([("config_version".to_owned(), version.to_string())]),
+        ..v1::LogEvent::default()
     })
 }
 

@@ -44,7 +44,7 @@ fn a_plain_configuration_translates_without_a_remark() {
         advanced: Some(v1::AdvancedSettings { max_parallel_jobs: 4, ..Default::default() }),
         ..Default::default()
     };
-    let Translated { plan, remarks } = plan(config);
+    let Translated { plan, remarks, .. } = plan(config);
     assert_eq!(remarks, Vec::<String>::new());
     assert_eq!(plan.version, 3);
     assert_eq!(plan.max_parallel_jobs, 4);
@@ -60,7 +60,7 @@ fn a_plain_configuration_translates_without_a_remark() {
 
 #[test]
 fn an_empty_configuration_runs_one_at_a_time_and_has_no_window() {
-    let Translated { plan, remarks } = plan(v1::AgentConfig::default());
+    let Translated { plan, remarks, .. } = plan(v1::AgentConfig::default());
     assert_eq!((plan.max_parallel_jobs, plan.maintenance, remarks.len()), (1, None, 0));
 }
 
@@ -87,7 +87,7 @@ fn a_wrong_part_takes_nothing_else_away() {
         maintenance: Some(v1::MaintenanceWindow { start_utc: "2 am".into(), end_utc: "04:00".into() }),
         ..Default::default()
     };
-    let Translated { plan, remarks } = plan(config);
+    let Translated { plan, remarks, .. } = plan(config);
     let targets: Vec<_> = plan.targets.iter().map(|t| (t.id.as_str(), t.engine)).collect();
     assert_eq!(targets, [("good", Some(Engine::Sqlite)), ("newer", None)]);
     assert_eq!(plan.targets[0].display_name, "orders");

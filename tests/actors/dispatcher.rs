@@ -333,6 +333,24 @@ async fn a_refused_run_that_wants_no_ack_is_told_as_failed_unless_it_is_known() 
 }
 
 #[actix::test]
+async fn a_window_that_cannot_be_read_is_told_once_a_version() {
+    let broken = |version| v1::AgentConfig {
+        version,
+        maintenance: Some(v1::MaintenanceWindow { start_utc: "22:00".into(), end_utc: "24:00".into() }),
+        ..Default::default()
+    };
+    let stored = broken(1).encode_to_vec();
+    let recovered = Recovered { config: Some((1, stored.into())), ..Recovered::default() };
+    let bench = World { recovered: Ok(recovered), ..World::default() }.bench();
+    assert_eq!(bench.story().await, ["listener has 1"], "an earlier life told it");
+    bench.ask("c", Command::Configure(broken(2))).await;
+    let warning = "warning: the maintenance window \"22:00\" to \"24:00\" is not two times like 02:00 and holds nothing";
+    assert_eq!(bench.story().await, ["stored", "listener has 2", warning, "ack c yes"]);
+    bench.ask("c", Command::Configure(broken(2))).await;
+    assert_eq!(bench.story().await, ["ack c yes"]);
+}
+
+#[actix::test]
 async fn a_health_check_is_acked_once_its_turn_has_come() {
     let bench = World::default().bench();
     bench.ask("h", Command::RunHealthCheck(v1::RunHealthCheck { check_id: "known".into() })).await;

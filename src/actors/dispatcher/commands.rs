@@ -83,7 +83,8 @@ impl Worker {
             Err(Silent) => return Err("the state store does not answer".to_owned()),
         };
         if let Some((version, bytes)) = recovered.config {
-            self.apply_stored(version, bytes).await;
+            // The server heard of its faults when it sent it.
+            let _ = self.apply_stored(version, bytes).await;
         }
         self.version.send_replace(Some(self.applied_version()));
         Ok(())
@@ -161,8 +162,11 @@ impl Worker {
                 return Err(Refusal::NotStored(STORE_SILENT.to_owned()));
             }
         }
-        self.apply_stored(version, encoded).await;
+        let window_fault = self.apply_stored(version, encoded).await;
         self.version.send_replace(Some(version));
+        if let Some(fault) = window_fault {
+            self.neighbours.say(convert::config_warning(version, fault), String::new()).await;
+        }
         Ok(())
     }
 
@@ -179,18 +183,22 @@ impl Worker {
         }
     }
 
-    async fn apply_stored(&mut self, version: u64, encoded: Bytes) {
+    /// Answers with what the server must hear of it.
+    async fn apply_stored(&mut self, version: u64, encoded: Bytes) -> Option<String> {
         match v1::AgentConfig::decode(encoded) {
             Ok(config) => self.apply(config).await,
-            Err(error) => tracing::error!(
-                version, %error,
-                "the stored configuration does not decode: runs are refused until the control plane sends it again"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    version, %error,
+                    "the stored configuration does not decode: runs are refused until the control plane sends it again"
+                );
+                None
+            }
         }
     }
 
-    async fn apply(&mut self, config: v1::AgentConfig) {
-        let convert::Translated { plan, remarks } = convert::plan(config);
+    async fn apply(&mut self, config: v1::AgentConfig) -> Option<String> {
+        let convert::Translated { plan, remarks, window_fault } = convert::plan(config);
         for remark in remarks.iter().take(LOUD_REMARKS) {
             tracing::warn!(version = plan.version, "configuration: {remark}");
         }
@@ -212,6 +220,7 @@ impl Worker {
         );
         self.applied = Applied { plan: Some(Arc::new(plan)), told: Vec::new() };
         self.meet().await;
+        window_fault
     }
 
     /// Waits until neighbours were replaced, and tells the fresh ones.
