@@ -20,6 +20,7 @@ use backupy_agent::wire::{Payload, v1};
 use futures_util::future::LocalBoxFuture;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -105,6 +106,8 @@ pub struct Bench {
     pub going: Rc<RefCell<Vec<Going>>>,
     pub cleared: Rc<RefCell<Vec<Vec<TargetSpec>>>>,
     pub ends: fake::Told<ChildDown>,
+    /// The host's clock is set forward by so much.
+    pub ahead_ms: Arc<AtomicU64>,
     neighbours: RunnerNeighbours,
 }
 
@@ -185,12 +188,16 @@ impl Bench {
             submit: submitting(&seen, begin),
         };
         let (going, cleared) = (Rc::clone(&hand.going), Rc::clone(&hand.cleared));
+        let ahead_ms = Arc::new(AtomicU64::new(0));
+        let ahead = Arc::clone(&ahead_ms);
         let runner = Runner::new(RunnerDeps {
             life: Life::new(ChildName::Runner, 1, supervisor),
             executor: Box::new(hand),
-            clock: Arc::new(move || MIDNIGHT_MS + begin.elapsed().as_millis() as u64),
+            clock: Arc::new(move || {
+                MIDNIGHT_MS + begin.elapsed().as_millis() as u64 + ahead.load(Ordering::Relaxed)
+            }),
         });
-        Self { runner: runner.start(), seen, going, cleared, ends, neighbours }
+        Self { runner: runner.start(), seen, going, cleared, ends, ahead_ms, neighbours }
     }
 
     pub async fn introduce(&self) {

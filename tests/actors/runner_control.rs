@@ -211,6 +211,15 @@ async fn a_cancel_of_a_run_whose_end_is_not_on_the_disk_yet_is_answered_with_tha
 }
 
 #[actix::test]
+async fn a_window_ends_by_the_hosts_clock_also_when_that_is_set_or_stood_still() {
+    let bench = Bench::new(with_window(plan(1), 1380, 90)).await;
+    bench.start(order("r1", "a")).await.unwrap();
+    bench.ahead_ms.store(90 * 60_000, std::sync::atomic::Ordering::Relaxed);
+    sleep(61 * SECOND).await;
+    assert_eq!(bench.begun(), ["r1"]);
+}
+
+#[actix::test]
 async fn a_cancel_names_what_it_did_not_find() {
     let bench = Bench::new(plan(1)).await;
     assert_eq!(bench.cancel("a").await, Err(Refusal::NothingToCancel("a".into())));

@@ -105,6 +105,8 @@ pub struct Runner {
     accepting: HashMap<crate::model::RunId, (RunOrder, Vec<Answer>)>,
     table: Table,
     window_timer: Option<SpawnHandle>,
+    /// It was logged that the window holds runs.
+    window_holds: bool,
     expiry_timer: Option<SpawnHandle>,
     quitting: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -126,6 +128,7 @@ impl Runner {
             accepting: HashMap::new(),
             table: Table::default(),
             window_timer: None,
+            window_holds: false,
             expiry_timer: None,
             quitting: None,
         }

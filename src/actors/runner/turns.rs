@@ -30,8 +30,9 @@ pub fn held_for(window: Option<MaintenanceWindow>, now_ms: u64) -> Option<Durati
     Some(Duration::from_millis(left_ms).max(SHORTEST_HOLD))
 }
 
-/// A host's clock may be set while a timer runs: it is looked at again after this.
-const LONGEST_WATCH: Duration = Duration::from_secs(60 * 60);
+/// While something waits the host's clock is looked at so often: it may be set, or the host suspended, and timers know
+/// of neither.
+const LONGEST_WATCH: Duration = Duration::from_secs(60);
 
 impl Runner {
     /// Whether the run would start at once if it came now.
@@ -76,7 +77,6 @@ impl Runner {
             late.iter().filter_map(|run| Some((run.order.run_id.clone(), too_late(run, now_ms)?))).collect();
         self.give_up(late, ctx);
         if let Some(next_ms) = next_ms {
-            // No timer runs for days; the clock is asked again.
             let wait =
                 Duration::from_millis(next_ms.saturating_sub(now_ms)).clamp(SHORTEST_HOLD, LONGEST_WATCH);
             self.expiry_timer = Some(ctx.run_later(wait, |act, ctx| {
@@ -111,12 +111,14 @@ impl Runner {
             ctx.cancel_future(timer);
         }
         let waits = |run: &Run| matches!(run.stage, Stage::Waiting) && !run.order.manual;
-        if !self.table.runs.iter().any(waits) {
-            return;
-        }
-        if let Some(hold) = held_for(self.plan().maintenance, self.now_ms()) {
-            tracing::info!(hold_s = hold.as_secs(), "the maintenance window holds runs");
-            self.window_timer = Some(ctx.run_later(hold, |act, ctx| {
+        let any = self.table.runs.iter().any(waits);
+        let hold = held_for(self.plan().maintenance, self.now_ms()).filter(|_| any);
+        let held = std::mem::replace(&mut self.window_holds, hold.is_some());
+        if let Some(hold) = hold {
+            if !held {
+                tracing::info!(hold_s = hold.as_secs(), "the maintenance window holds runs");
+            }
+            self.window_timer = Some(ctx.run_later(hold.min(LONGEST_WATCH), |act, ctx| {
                 act.window_timer = None;
                 act.take_turns(ctx);
             }));
