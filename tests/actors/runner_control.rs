@@ -162,6 +162,17 @@ async fn at_shutdown_a_run_that_only_seemed_nearly_over_is_stopped_in_time() {
 }
 
 #[actix::test]
+async fn a_run_that_is_left_behind_keeps_its_target_and_no_place() {
+    let bench = Bench::with(Hand { stubborn: true, ..Hand::default() }, plan(1), Recovered::default()).await;
+    for (run, job) in [("r1", "a"), ("r2", "b"), ("r3", "c")] {
+        bench.start(order(run, job)).await.unwrap();
+    }
+    bench.cancel("a").await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(bench.begun(), ["r1", "r3"], "one dead disk does not stop the backups of other databases");
+}
+
+#[actix::test]
 async fn a_cancel_of_several_runs_is_answered_when_the_last_of_them_has_ended() {
     let bench = Bench::with(Hand { stubborn: true, ..Hand::default() }, plan(1), Recovered::default()).await;
     bench.start(order("r1", "a")).await.unwrap();

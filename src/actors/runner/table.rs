@@ -203,7 +203,8 @@ impl Canceller {
 }
 
 /// A run whose result is told while the executor still has something of it: post-hooks after a cancel, or a
-/// thread that waits for a dead disk. Its place and its target are not free yet.
+/// thread that waits for a dead disk. Its place is free for another target's run, its target is not: a disk that hangs
+/// under one database must not keep the backups of all others away.
 #[derive(Debug)]
 pub struct Trail {
     /// What was asked.
@@ -293,7 +294,7 @@ impl Table {
 
     /// Runs that the executor has, or is about to get.
     pub fn going(&self) -> usize {
-        self.runs.iter().filter(|run| run.is_going()).count() + self.trails.len()
+        self.runs.iter().filter(|run| run.is_going()).count()
     }
 
     /// Whether a run is on that target.
