@@ -36,6 +36,7 @@ mod thread;
 mod tuning;
 pub mod upload;
 mod urls;
+mod verdict;
 mod verify;
 
 pub use deadline::{UNDATED_LIFE, expiry_text, upload_deadline_ms};
@@ -46,6 +47,7 @@ pub use progress::Progress;
 pub use rate::Rate;
 pub use thread::on_thread;
 pub use urls::{FreshUrls, UrlDesk, UrlsWanted};
+pub use verdict::Verdict;
 
 use crate::drivers;
 use crate::model::{Completed, Compression, JobSpec, RunId, RunOutcome, SpoolUse, TargetSpec};
@@ -106,16 +108,28 @@ pub fn acceptable(job: &JobSpec, target: &TargetSpec, hooks: &hooks::Options) ->
 /// One run from its beginning to its end. Its spool is gone when this returns; but when the agent ends, a whole one
 /// stays, and the next life goes on with its upload.
 ///
+/// Before post-hooks begin, `progress` has the outcome ([`Verdict`]). Where it has it from the start, an earlier life was
+/// interrupted in them, and nothing but they are run.
+///
 /// Needs a tokio runtime of its own, so that a busy run is felt by nobody else.
 pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: &Cancel) -> RunOutcome {
     let start = Instant::now();
     secrets::hide(job, progress);
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
+    if let Some(outcome) = progress.verdict().known() {
+        hooks.after(&outcome).await;
+        return outcome;
+    }
     let outcome = match run(job, options, &mut hooks, progress, cancel, start).await {
         Ok(completed) => RunOutcome::Completed(completed),
         Err(_) if cancel.is_cancelled() => RunOutcome::Cancelled,
         Err(error) => RunOutcome::Failed { error: progress.mask().text(&error.to_string()) },
     };
+    // What the end of the agent stopped begins again: that is no end to keep.
+    let begins_again = cancel.is_interrupted() && outcome == RunOutcome::Cancelled;
+    if hooks.has_after() && !begins_again {
+        progress.verdict().reach(outcome.clone()).await;
+    }
     hooks.after(&outcome).await;
     outcome
 }

@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use super::urls::UrlDesk;
+use super::verdict::Verdict;
 use crate::model::{EventLevel, RunEvent, RunOrder, Secret, Step};
 use crate::process::Mask;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ struct Inner {
     place: AtomicU64,
     events: Events,
     urls: UrlDesk,
+    verdict: Verdict,
     mask: Mutex<Mask>,
 }
 
@@ -74,6 +76,11 @@ impl Progress {
     /// Where the run asks for fresh URLs and gets them.
     pub fn urls(&self) -> &UrlDesk {
         &self.0.urls
+    }
+
+    /// How the run ended, as soon as that is known.
+    pub fn verdict(&self) -> &Verdict {
+        &self.0.verdict
     }
 
     /// Something that the server should hear of. The run's secrets are taken out of it.

@@ -103,8 +103,11 @@ pub enum RunPhase {
     Accepted,
     /// Started: after a crash it is started again while its URL lives, else reported FAILED.
     Started {
-        /// Unix milliseconds.
+        /// When it began for the first time, unix milliseconds.
         at_ms: u64,
+        /// How it ended, where only its post-hooks are left. An agent that does not know this begins it again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcome: Option<RunOutcome>,
     },
     /// Over; kept (bounded) so that a repeated order gets its result again.
     Finished {
@@ -174,5 +177,18 @@ impl Step {
             Self::Verifying => "verifying",
             Self::PostHooks => "post_hooks",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_started_run_reads_as_agents_wrote_it_that_kept_no_end_before_the_result() {
+        let started = RunPhase::Started { at_ms: 3, outcome: None };
+        let text = r#"{"started":{"at_ms":3}}"#;
+        assert_eq!(serde_json::from_str::<RunPhase>(text).unwrap(), started);
+        assert_eq!(serde_json::to_string(&started).unwrap(), text);
     }
 }

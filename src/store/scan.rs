@@ -211,7 +211,8 @@ fn number(content: &[u8]) -> u64 {
 fn stage(record: &RunRecord) -> (u8, u64) {
     match &record.phase {
         RunPhase::Accepted => (0, record.accepted_at_ms),
-        RunPhase::Started { at_ms } => (1, *at_ms),
-        RunPhase::Finished { at_ms, .. } => (2, *at_ms),
+        RunPhase::Started { at_ms, outcome: None } => (1, *at_ms),
+        RunPhase::Started { at_ms, outcome: Some(_) } => (2, *at_ms),
+        RunPhase::Finished { at_ms, .. } => (3, *at_ms),
     }
 }

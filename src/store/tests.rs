@@ -84,7 +84,7 @@ fn some_of_everything() -> Vec<Change> {
         Change::PutConfig { version: 3, config: Bytes::from_static(b"config") },
         Change::PutSession("session-1".into()),
         Change::PutRun(Box::new(run("b", 20, RunPhase::Accepted))),
-        Change::PutRun(Box::new(run("a", 10, RunPhase::Started { at_ms: 11 }))),
+        Change::PutRun(Box::new(run("a", 10, RunPhase::Started { at_ms: 11, outcome: None }))),
         Change::ReserveSeq(1_000),
         Change::PutDropped(DROPPED),
     ]

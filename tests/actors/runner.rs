@@ -275,7 +275,7 @@ async fn after_a_restart_what_was_not_over_begins_again_and_results_are_known() 
     let recovered = Recovered {
         runs: vec![
             record(order("old", "a"), RunPhase::Finished { at_ms: 1, outcome: failed("was bad") }),
-            record(order("r1", "a"), RunPhase::Started { at_ms: MIDNIGHT_MS - 1 }),
+            record(order("r1", "a"), RunPhase::Started { at_ms: MIDNIGHT_MS - 1, outcome: None }),
             record(order("r2", "c"), RunPhase::Accepted),
         ],
         ..Recovered::default()
@@ -300,9 +300,9 @@ async fn after_a_restart_a_run_whose_url_or_job_is_gone_is_failed_with_the_reaso
     let undated = RunOrder { expires_at_ms: 0, ..order("r2", "c") };
     let recovered = Recovered {
         runs: vec![
-            record(expired, RunPhase::Started { at_ms: 1 }),
+            record(expired, RunPhase::Started { at_ms: 1, outcome: None }),
             record(undated, RunPhase::Accepted),
-            record(order("r3", "gone"), RunPhase::Started { at_ms: 1 }),
+            record(order("r3", "gone"), RunPhase::Started { at_ms: 1, outcome: None }),
         ],
         ..Recovered::default()
     };

@@ -235,6 +235,13 @@ impl Bench {
         sleep(A_MOMENT).await;
     }
 
+    /// The run knows its end, and waits until its post-hooks may begin.
+    pub async fn reach(&self, index: usize, outcome: RunOutcome) {
+        let progress = self.going.borrow()[index].progress.clone();
+        progress.verdict().reach(outcome).await;
+        progress.post_hooks();
+    }
+
     /// What happened since the last look.
     pub fn events(&self) -> Vec<Event> {
         self.timed_events().into_iter().map(|(_, event)| event).collect()
@@ -257,7 +264,8 @@ fn note_change(seen: &mut Seen, at: Duration, change: &Change) {
     let Change::PutRun(record) = change else { panic!("unexpected change {change:?}") };
     let phase = match &record.phase {
         RunPhase::Accepted => "accepted",
-        RunPhase::Started { .. } => "started",
+        RunPhase::Started { outcome: None, .. } => "started",
+        RunPhase::Started { outcome: Some(_), .. } => "judged",
         RunPhase::Finished { .. } => {
             assert!(record.order.put_url.is_empty(), "the URL is not kept");
             "finished"

@@ -192,7 +192,7 @@ async fn a_cancel_of_several_runs_is_answered_when_the_last_of_them_has_ended() 
 
 #[actix::test]
 async fn a_cancel_that_comes_before_the_earlier_life_is_known_waits_for_it() {
-    let started = RunPhase::Started { at_ms: MIDNIGHT_MS };
+    let started = RunPhase::Started { at_ms: MIDNIGHT_MS, outcome: None };
     let recovered = Recovered { runs: vec![record(order("r1", "a"), started)], ..Recovered::default() };
     let bench = Bench::without_neighbours(Hand::default(), recovered);
     bench.runner.send(Configured(Arc::new(plan(1)))).await.unwrap();

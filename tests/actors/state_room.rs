@@ -76,7 +76,7 @@ async fn below_the_guard_new_work_is_refused_with_the_figures_and_accepted_work_
     }
     let taken = [
         append(5, MessageKind::Run),
-        put_run(RunPhase::Started { at_ms: 2 }),
+        put_run(RunPhase::Started { at_ms: 2, outcome: None }),
         Commit(vec![Change::Remove(vec![1])]),
         Commit(vec![Change::ReserveSeq(2_000)]),
         Commit(vec![Change::PutConfig { version: 2, config: Bytes::from_static(b"config") }]),

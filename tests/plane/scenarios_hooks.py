@@ -135,6 +135,44 @@ async def a_cancel_in_a_post_hook_ends_it_and_the_stored_backup_counts(case):
 
 
 @scenario
+async def a_kill_in_the_post_hooks_of_a_good_run_costs_neither_its_result_nor_another_dump(case):
+    mark, go = case.folder / "mark", case.folder / "go"
+    plane, agent, session, store, _ = await scene(
+        case, extra=ON, post_hooks=[f"echo $BACKUPY_STATUS >> {mark}; [ -e {go} ] || sleep 300"])
+    order = Order(agent, store, lifetime_s=4)
+    check((await order.send(session))["accepted"], "refused")
+    await until("the post-hook", lambda: text(mark))
+    check(not plane.all("BackupCompleted"), "the result came before the post-hooks")
+    await agent.kill()
+    go.touch()
+    await until("the URL is over", lambda: time.time() * 1000 > order.expires_at_ms)
+    await agent.start()
+    done = await completed(plane, order)
+    await until("the post-hooks once more", lambda: text(mark) == "success\nsuccess\n")
+    check(len(store.puts) == 1 and done["size_bytes"] == len(order.object()), f"{len(store.puts)} PUTs, {done}")
+    spool_is_empty(agent)
+
+
+@scenario
+async def what_stops_the_post_hooks_of_a_failed_run_does_not_hide_why_it_failed(case):
+    for stopped_by in ("timeout_sec", "CancelJob"):
+        plane, agent, session, store, _ = await scene(
+            case, database=case.folder / "missing.db", extra={**ON, "BACKUPY_STATE_DIR": str(case.folder / stopped_by)},
+            post_hooks=["sleep 6"], timeout_sec=2 if stopped_by == "timeout_sec" else 600)
+        order = Order(agent, store)
+        check((await order.send(session))["accepted"], "refused")
+        if stopped_by == "CancelJob":
+            await session.wait_for("JobUpdate", lambda u: u["current_step"] == "post_hooks")
+            ack = await session.ask("CancelJob", {"job_id": order.job}, "cancel", timeout=3)
+            check(ack["accepted"], f"{ack}")
+        update = await failed(plane, order, timeout=5)
+        check("does not exist" in update["error_message"], f"{stopped_by}: {update}")
+        told = [log["message"] for log in plane.all("LogEvent") if "in its post-hooks" in log["message"]]
+        check(told, f"{stopped_by}: that the post-hooks went on was not told")
+        check((await agent.terminate(timeout=12))[0] == 0, "it did not end well")
+
+
+@scenario
 async def sigterm_in_a_pre_hook_ends_everything_within_ten_seconds(case):
     pids, mark = case.folder / "pids", case.folder / "mark"
     plane, agent, session, store, _ = await scene(

@@ -3,6 +3,7 @@
 use super::doors::Patience;
 use super::measure;
 use super::table::{Run, Running, Stage, Stop, Trail};
+use super::verdict::{out_of_time, time_left};
 use super::{LONGEST_TRAIL, PROGRESS_INTERVAL, Runner, STOP_GRACE};
 use crate::actors::messages::Submit;
 use crate::backup::{Job, Progress, expiry_text, upload_deadline_ms};
@@ -30,9 +31,13 @@ impl Runner {
             );
             return self.finish(id, RunOutcome::Failed { error }, None, ctx);
         };
+        if let Some(error) = out_of_time(run, job.timeout, now_ms) {
+            return self.finish(id, RunOutcome::Failed { error }, None, ctx);
+        }
         run.stage = Stage::Starting(job.target_id.clone());
         run.since_ms = now_ms;
-        let put = Change::PutRun(Box::new(run.record(RunPhase::Started { at_ms: now_ms })));
+        let at_ms = *run.started_ms.get_or_insert(now_ms);
+        let put = Change::PutRun(Box::new(run.record(RunPhase::Started { at_ms, outcome: None })));
         let (doors, id) = (self.doors.clone(), id.clone());
         let storing = async move { doors.commit(vec![put], Patience::Endless).await };
         ctx.spawn(storing.into_actor(self).map(move |stored, act, ctx| match stored {
@@ -45,6 +50,7 @@ impl Runner {
     /// The start is on disk: the executor gets the run.
     fn launch(&mut self, id: &RunId, ctx: &mut Context<Self>) {
         let (plan, attempt, quitting) = (self.plan(), self.table.next_attempt(), self.quitting.is_some());
+        let now_ms = self.now_ms();
         let Some(run) = self.table.get(id).filter(|run| matches!(run.stage, Stage::Starting(_))) else {
             return;
         };
@@ -67,7 +73,8 @@ impl Runner {
         }
         let timer = job.timeout.map(|limit| {
             let id = id.clone();
-            ctx.run_later(limit, move |act, ctx| act.timed_out(&id, attempt, ctx))
+            let rest = time_left(run, limit, now_ms);
+            ctx.run_later(rest, move |act, ctx| act.timed_out(&id, attempt, limit, ctx))
         });
         run.stage = Stage::Running(Box::new(Running {
             target: target.id.clone(),
@@ -77,15 +84,34 @@ impl Runner {
             told: None,
             since: Instant::now(),
             timer,
+            outcome: None,
             left_out: 0,
         }));
         let job = Job { order: run.order.clone(), job: job.clone(), target: target.clone() };
+        self.begin_work(job, attempt, progress, cancel, ctx);
+        self.tell_progress(id, attempt, ctx);
+    }
+
+    /// The executor begins it, and is listened to until it ends.
+    pub(super) fn begin_work(
+        &self,
+        job: Job,
+        attempt: u64,
+        progress: Progress,
+        cancel: Cancel,
+        ctx: &mut Context<Self>,
+    ) {
+        let (judged, ended) = (job.order.run_id.clone(), job.order.run_id.clone());
+        let reached = progress.verdict().reached();
+        ctx.spawn(reached.into_actor(self).map(move |outcome, act, ctx| {
+            if let Some(outcome) = outcome {
+                act.judged(&judged, attempt, outcome, ctx);
+            }
+        }));
         let going = self.executor.run(job, progress, cancel);
-        let ended = id.clone();
         ctx.spawn(
             going.into_actor(self).map(move |outcome, act, ctx| act.ended(&ended, attempt, outcome, ctx)),
         );
-        self.tell_progress(id, attempt, ctx);
     }
 
     /// RUNNING, when something changed, and again in a second.
@@ -104,21 +130,24 @@ impl Runner {
         ctx.run_later(PROGRESS_INTERVAL, move |act, ctx| act.tell_progress(&id, attempt, ctx));
     }
 
-    fn timed_out(&mut self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
+    fn timed_out(&mut self, id: &RunId, attempt: u64, limit: Duration, ctx: &mut Context<Self>) {
         let current =
             self.table.get(id).and_then(Run::running).is_some_and(|running| running.attempt == attempt);
         if current {
-            self.stop_going(id, Stop::TimedOut, ctx);
+            self.stop_going(id, Stop::TimedOut(limit), ctx);
         }
     }
 
     /// Tells a run to stop, and gives it up when it does not. The first reason counts.
     pub(super) fn stop_going(&mut self, id: &RunId, why: Stop, ctx: &mut Context<Self>) {
         let Some(run) = self.table.get(id) else { return };
-        run.stop.get_or_insert(why);
+        if run.stop.replace(run.stop.unwrap_or(why)).is_none() {
+            self.tell_late_stop(id, why);
+        }
+        let Some(run) = self.table.get(id) else { return };
         if let Some(cancel) = run.cancel() {
             match why {
-                Stop::Cancelled | Stop::TimedOut => cancel.cancel(),
+                Stop::Cancelled | Stop::TimedOut(_) => cancel.cancel(),
                 Stop::Quitting => cancel.interrupt(),
             }
         }
@@ -128,24 +157,29 @@ impl Runner {
         }
     }
 
-    /// The run is over for the server; what the executor still has of it keeps its place and its target.
+    /// The run is over for the server; what the executor still has of it keeps its target.
     fn give_up_waiting(&mut self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
         let Some(run) = self.table.get(id) else { return };
         if run.running().is_none_or(|running| running.attempt != attempt) {
             return;
         }
         self.over(id, RunOutcome::Cancelled, true, ctx);
+        self.bound_trail(id, attempt, ctx);
+    }
+
+    /// What never comes back gives its target up in the end.
+    pub(super) fn bound_trail(&self, id: &RunId, attempt: u64, ctx: &mut Context<Self>) {
         let id = id.clone();
         ctx.run_later(LONGEST_TRAIL, move |act, ctx| {
             if act.table.take_trail(attempt).is_some() {
-                tracing::error!(run_id = %id, "a stopped run still hangs: its target is given to others; look at its disk and its database");
+                tracing::error!(run_id = %id, "what is left of a run still hangs: its target is given to others; look at its disk and its database");
                 act.take_turns(ctx);
             }
         });
     }
 
     /// The executor is through with the run.
-    fn ended(&mut self, id: &RunId, attempt: u64, outcome: RunOutcome, ctx: &mut Context<Self>) {
+    pub(super) fn ended(&mut self, id: &RunId, attempt: u64, outcome: RunOutcome, ctx: &mut Context<Self>) {
         if let Some(mut trail) = self.table.take_trail(attempt) {
             self.log(&trail.order, trail.running.progress.take_events(), ctx);
             trail.running.left_out += trail.running.progress.take_left_out();
@@ -160,30 +194,13 @@ impl Runner {
 
     /// How the run ended, and whether the executor still has something of it.
     fn over(&mut self, id: &RunId, outcome: RunOutcome, trails: bool, ctx: &mut Context<Self>) {
-        let limit = self.table.get(id).and_then(|run| {
-            let job = run.order.job_id.clone();
-            self.plan.as_ref().and_then(|plan| plan.job(&job)).and_then(|job| job.timeout)
-        });
-        let Some(run) = self.table.get(id) else { return };
-        let (stop, job_id) = (run.stop, run.order.job_id.clone());
-        let Some(running) = run.running() else { return };
+        let Some(running) = self.table.get(id).and_then(Run::running) else { return };
         let took = running.since.elapsed();
-        let step = running.progress.now().0.name();
         if let Some(timer) = running.timer.take() {
             ctx.cancel_future(timer);
         }
-        let outcome = match (stop, outcome) {
-            // What was stored is stored, whoever wanted to stop it a moment ago.
-            (_, RunOutcome::Completed(completed)) => RunOutcome::Completed(completed),
-            (Some(Stop::Quitting), _) => return self.leave(id, ctx),
-            (Some(Stop::Cancelled), _) => RunOutcome::Cancelled,
-            (Some(Stop::TimedOut), _) => RunOutcome::Failed { error: timeout_text(limit, took, step) },
-            (None, RunOutcome::Cancelled) => RunOutcome::Failed { error: "the run was stopped".into() },
-            (None, failed @ RunOutcome::Failed { .. }) => failed,
-        };
-        if let RunOutcome::Completed(completed) = &outcome {
-            self.hold_against_last(&job_id, id, completed);
-        }
+        let known = running.outcome.clone();
+        let Some(outcome) = known.or_else(|| self.judge(id, outcome)) else { return self.leave(id, ctx) };
         self.tell_events(id, ctx);
         let Some(run) = self.table.get(id) else { return };
         let order = run.order.clone();
@@ -284,11 +301,4 @@ pub(super) fn too_late(run: &Run, now_ms: u64) -> Option<String> {
         "the run waited for its turn"
     };
     Some(format!("{what}, and its upload URL expired at {}: order a new run", expiry_text(deadline_ms)))
-}
-
-fn timeout_text(limit: Option<Duration>, took: Duration, step: &str) -> String {
-    let seconds = limit.unwrap_or(took).as_secs();
-    format!(
-        "the run did not end within its timeout of {seconds} s and was stopped while {step}: raise the job's timeout_sec if it needs longer"
-    )
 }

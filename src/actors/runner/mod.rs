@@ -4,11 +4,12 @@
 //! StartRun -> PutRun(Accepted) -> Ok                    the order is durable before it is acked
 //!          -> waits for its turn (QUEUED)               max_parallel_jobs, one per target, window
 //!          -> PutRun(Started) -> the executor           on a thread of its own; RUNNING once a second
+//!          -> PutRun(Started, outcome)                  where post-hooks follow, before they begin
 //!          -> one transaction: the result and PutRun(Finished)
 //! ```
 //!
 //! The Runner knows nothing of the link: a run goes on without it. A run that is Started or Accepted when the agent
-//! ends begins again at the next start, while its upload URL lives.
+//! ends begins again at the next start, while its upload URL lives; with an outcome it is only told.
 
 mod doors;
 mod executor;
@@ -21,6 +22,7 @@ mod recovery;
 mod table;
 mod turns;
 mod urls;
+mod verdict;
 
 pub use executor::{Executor, ThreadExecutor};
 pub use measure::describe;
@@ -43,7 +45,7 @@ use tokio::sync::{oneshot, watch};
 /// reach the disk in the rest.
 const STOP_GRACE: Duration = Duration::from_millis(1_500);
 
-/// What is left of a stopped run keeps its target so long: the post-hooks' 30 minutes and a little.
+/// What is left of a run keeps its target so long: the post-hooks' 30 minutes and a little.
 const LONGEST_TRAIL: Duration = Duration::from_secs(31 * 60);
 
 /// At shutdown a run that is nearly over may end well in this time, before it is stopped like the others.

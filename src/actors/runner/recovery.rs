@@ -2,6 +2,7 @@
 
 use super::going::too_late;
 use super::table::Run;
+use super::verdict::out_of_time;
 use super::{Early, Runner};
 use crate::model::{Plan, RunId, RunOutcome, RunPhase, TargetSpec};
 use crate::store::Recovered;
@@ -32,6 +33,7 @@ impl Runner {
         }
         let mut forgotten = Vec::new();
         let mut lost = Vec::new();
+        let mut ended = Vec::new();
         let mut targets = Vec::new();
         for record in recovered.runs {
             let mut run = Run::waiting(record.order, record.accepted_at_ms);
@@ -41,9 +43,15 @@ impl Runner {
                     continue;
                 }
                 RunPhase::Accepted => {}
-                RunPhase::Started { .. } => {
+                RunPhase::Started { at_ms, outcome } => {
                     run.interrupted = true;
+                    run.started_ms = Some(at_ms);
                     targets.extend(self.target_of(&run).cloned());
+                    if let Some(outcome) = outcome {
+                        ended.push((run.order.run_id.clone(), outcome));
+                        self.table.runs.push(run);
+                        continue;
+                    }
                 }
             }
             match self.why_lost(&run) {
@@ -54,13 +62,19 @@ impl Runner {
             }
             self.table.runs.push(run);
         }
-        let over = |run: &Run| lost.iter().any(|(id, _)| *id == run.order.run_id);
+        let over = |run: &Run| {
+            let id = &run.order.run_id;
+            lost.iter().any(|(lost, _)| lost == id) || ended.iter().any(|(ended, _)| ended == id)
+        };
         let goes_on: Vec<RunId> =
             self.table.runs.iter().filter(|run| !over(run)).map(|run| run.order.run_id.clone()).collect();
         self.executor.clear_leftovers(&goes_on, targets);
         self.recovered = true;
         self.forget(forgotten, ctx);
         self.give_up(lost, ctx);
+        for (id, outcome) in ended {
+            self.end_of_earlier_life(&id, outcome, ctx);
+        }
         for early in std::mem::take(&mut self.early) {
             match early {
                 Early::Order(order, answer) => self.take_order(order, answer, ctx),
@@ -80,13 +94,13 @@ impl Runner {
             return Some(error);
         }
         // Without a plan nothing is known yet: the run waits for the server's.
-        let gone = self.plan.as_ref().is_some_and(|plan| plan.job(&run.order.job_id).is_none());
-        gone.then(|| {
-            format!(
+        match self.plan.as_ref()?.job(&run.order.job_id) {
+            Some(job) => out_of_time(run, job.timeout, self.now_ms()),
+            None => Some(format!(
                 "the agent was interrupted, and job \"{}\" is no longer in its configuration",
                 run.order.job_id
-            )
-        })
+            )),
+        }
     }
 
     pub(super) fn give_up(&mut self, lost: Vec<(RunId, String)>, ctx: &mut Context<Self>) {

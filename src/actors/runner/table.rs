@@ -11,6 +11,7 @@ use actix::SpawnHandle;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Results that are kept for orders that come again. A server repeats an order within minutes.
@@ -27,8 +28,8 @@ const NEARLY_UPLOADED_PERCENT: u8 = 96;
 pub enum Stop {
     /// CancelJob.
     Cancelled,
-    /// `timeout_sec`
-    TimedOut,
+    /// `timeout_sec`, as it was when the run began.
+    TimedOut(Duration),
     /// The agent is ending: the run begins again at the next start.
     Quitting,
 }
@@ -63,6 +64,8 @@ pub struct Running {
     pub since: Instant,
     /// Of its timeout.
     pub timer: Option<SpawnHandle>,
+    /// How it ended, while its post-hooks go on: whatever stops them changes nothing of it.
+    pub outcome: Option<RunOutcome>,
     /// LogEvents that were left out, for now or for good.
     pub left_out: u64,
 }
@@ -76,6 +79,8 @@ pub struct Run {
     pub accepted_at_ms: u64,
     /// Since when it stands where it stands, unix milliseconds.
     pub since_ms: u64,
+    /// When it began for the first time, in this life of the agent or an earlier one; unix milliseconds.
+    pub started_ms: Option<u64>,
     /// An earlier life of the agent had begun it.
     pub interrupted: bool,
     /// The server knows that it waits.
@@ -95,6 +100,7 @@ impl Run {
             order,
             accepted_at_ms,
             since_ms: accepted_at_ms,
+            started_ms: None,
             interrupted: false,
             announced: false,
             stage: Stage::Waiting,
@@ -118,9 +124,15 @@ impl Run {
         self.target().is_some()
     }
 
-    /// Whether CancelJob finds it.
-    pub fn can_be_cancelled(&self) -> bool {
-        !matches!(self.stage, Stage::Ending)
+    /// Its phase in the store; None while its result is on the way there.
+    pub fn phase(&self) -> Option<RunPhase> {
+        let outcome = match &self.stage {
+            Stage::Waiting | Stage::Starting(_) => None,
+            Stage::Running(running) => running.outcome.clone(),
+            Stage::Ending => return None,
+        };
+        let started = |at_ms| RunPhase::Started { at_ms, outcome };
+        Some(self.started_ms.map_or(RunPhase::Accepted, started))
     }
 
     /// The target that it is on.

@@ -1,10 +1,9 @@
 //! Fresh upload URLs: a run asks for them, and the same order that comes again brings them.
 
 use super::Runner;
-use super::table::Stage;
 use crate::actors::messages::Submit;
 use crate::backup::{FreshUrls, upload_deadline_ms};
-use crate::model::{RunId, RunOrder, RunPhase};
+use crate::model::{RunId, RunOrder};
 use crate::store::Change;
 use crate::wire::convert;
 use actix::prelude::*;
@@ -49,11 +48,7 @@ impl Runner {
         if let Some(running) = run.running() {
             running.progress.urls().give(FreshUrls::from(order));
         }
-        let phase = match &run.stage {
-            Stage::Waiting => RunPhase::Accepted,
-            Stage::Starting(_) | Stage::Running(_) => RunPhase::Started { at_ms: run.since_ms },
-            Stage::Ending => return,
-        };
+        let Some(phase) = run.phase() else { return };
         // A later life should begin with what lives longest, and from the first part on.
         let from_the_start = order.multipart.as_ref().is_none_or(|multipart| multipart.first_part <= 1);
         if !longer || !from_the_start {

@@ -152,12 +152,17 @@ impl<'a> Hooks<'a> {
         Ok(())
     }
 
+    /// Whether there are post-hooks that may run here.
+    pub fn has_after(&self) -> bool {
+        !self.job.job.post_hooks.is_empty() && check(&self.job.job, &self.options).is_ok()
+    }
+
     /// Runs the post-hooks, whatever became of the run. Their failures are told, and change nothing.
     ///
     /// A run that was told to stop still has them; a stop that comes once they run, after a run that was
     /// good, ends them. When the agent itself ends they have little time.
     pub async fn after(&mut self, outcome: &RunOutcome) {
-        if self.job.job.post_hooks.is_empty() || check(&self.job.job, &self.options).is_err() {
+        if !self.has_after() {
             return;
         }
         self.progress.post_hooks();

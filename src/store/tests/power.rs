@@ -92,7 +92,11 @@ fn script() -> Vec<Step> {
         steps.push(Step::Commit(vec![big(seq, kind, 100 * seq as usize), append(seq + 100, Run)]));
     }
     steps.push(Step::Commit(vec![Change::PutRun(Box::new(run("a", 1, RunPhase::Accepted)))]));
-    steps.push(Step::Commit(vec![Change::PutRun(Box::new(run("a", 1, RunPhase::Started { at_ms: 2 })))]));
+    steps.push(Step::Commit(vec![Change::PutRun(Box::new(run(
+        "a",
+        1,
+        RunPhase::Started { at_ms: 2, outcome: None },
+    )))]));
     // The end of a run and its result are one transaction.
     steps.push(Step::Commit(vec![append(200, Run), finished("a", 3)]));
     steps.push(Step::Spoil(3));
