@@ -140,7 +140,8 @@ async fn a_timeout_counts_from_the_first_start_also_over_restarts() {
     let bench = after(started(601), order("r1", "a")).await;
     let text = failure(&bench.events());
     assert!(text.contains("timeout of 600 s, during which the agent was interrupted"), "{text}");
-    assert!(bench.begun().is_empty());
+    let known = bench.going.borrow()[0].progress.verdict().known();
+    assert_eq!(known, Some(RunOutcome::Failed { error: text }), "only its post-hooks run: they always do");
     tokio::time::resume();
 
     // The clock went back an hour since.
@@ -148,6 +149,20 @@ async fn a_timeout_counts_from_the_first_start_also_over_restarts() {
     let bench = after(later, order("r1", "a")).await;
     sleep(602 * SECOND).await;
     assert!(failure(&bench.events()).contains("timeout of 600 s"));
+}
+
+#[actix::test]
+async fn a_run_that_was_interrupted_and_cannot_begin_again_has_its_post_hooks_all_the_same() {
+    let expired = RunOrder { expires_at_ms: MIDNIGHT_MS - 1, ..order("r1", "a") };
+    let bench = after(RunPhase::Started { at_ms: MIDNIGHT_MS - 1000, outcome: None }, expired.clone()).await;
+    assert!(failure(&bench.events()).contains("its upload URL expired"));
+    let known = bench.going.borrow()[0].progress.verdict().known();
+    assert!(matches!(known, Some(RunOutcome::Failed { .. })), "{known:?}");
+    tokio::time::resume();
+
+    let bench = after(RunPhase::Accepted, expired).await;
+    assert!(failure(&bench.events()).contains("its upload URL expired"));
+    assert!(bench.begun().is_empty(), "it never began");
 }
 
 #[actix::test]

@@ -67,6 +67,7 @@ impl Runner {
             return self.finish(id, RunOutcome::Failed { error }, None, ctx);
         };
         tracing::info!(run_id = %id, job_id = %job.id, target_id = %target.id, again = run.interrupted, "run started");
+        run.interrupted = false;
         let (cancel, progress) = (Cancel::new(), Progress::new());
         if job.pre_hooks.is_empty() {
             progress.dumping(0, 1);
@@ -233,6 +234,7 @@ impl Runner {
         let Some(run) = self.table.get(id) else { return };
         run.stage = Stage::Ending;
         run.since_ms = now_ms;
+        let hooks_left = run.interrupted.then(|| (run.order.clone(), outcome.clone()));
         if took.is_none() {
             self.executor.forget(id);
         }
@@ -253,6 +255,9 @@ impl Runner {
             Ok(()) => act.finished(&id, outcome, ctx),
             Err(error) => tracing::error!(run_id = %id, %error, "a result could not be stored"),
         }));
+        if let Some((order, outcome)) = hooks_left {
+            self.run_hooks_left(order, outcome, ctx);
+        }
         // The place is free already; not from within, since a turn may have ended this one.
         ctx.run_later(Duration::ZERO, |act, ctx| act.take_turns(ctx));
     }

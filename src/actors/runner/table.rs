@@ -81,7 +81,7 @@ pub struct Run {
     pub since_ms: u64,
     /// When it began for the first time, in this life of the agent or an earlier one; unix milliseconds.
     pub started_ms: Option<u64>,
-    /// An earlier life of the agent had begun it.
+    /// An earlier life of the agent had begun it, and this one has not.
     pub interrupted: bool,
     /// The server knows that it waits.
     pub announced: bool,

@@ -3,7 +3,7 @@
 use super::Runner;
 use super::table::{Run, Running, Stop, Trail};
 use crate::backup::{Job, Progress};
-use crate::model::{RunId, RunOutcome};
+use crate::model::{RunId, RunOrder, RunOutcome};
 use crate::process::{Cancel, CancelOnDrop};
 use crate::store::Change;
 use actix::prelude::*;
@@ -60,40 +60,30 @@ impl Runner {
         Some(outcome)
     }
 
-    /// An earlier life knew how the run ended, and was killed in its post-hooks. That is told first, so that a hook which
-    /// ends the agent does not do so for ever; then they run once more, since they always run.
+    /// An earlier life knew how the run ended, and was killed in its post-hooks: that is told.
     pub(super) fn end_of_earlier_life(&mut self, id: &RunId, outcome: RunOutcome, ctx: &mut Context<Self>) {
-        let Some(run) = self.table.get(id) else { return };
-        let order = run.order.clone();
-        tracing::info!(run_id = %id, job_id = %order.job_id, "the agent was interrupted in the post-hooks of a run that had ended: it is told, and they run again");
-        let plan = self.plan();
-        let parts = plan.job(&order.job_id).and_then(|job| Some((job, plan.target(&job.target_id)?)));
-        match parts {
-            Some((job, target)) => {
-                let job = Job { order, job: job.clone(), target: target.clone() };
-                self.post_hooks_again(job, outcome.clone(), ctx);
+        match &outcome {
+            RunOutcome::Completed(completed) => {
+                let took = Duration::from_millis(completed.duration_ms);
+                self.finish(id, outcome, Some(took), ctx);
             }
-            None => {
-                tracing::warn!(run_id = %id, job_id = %order.job_id, "post-hooks not run again: the job or its target is no longer in the configuration");
-            }
+            RunOutcome::Failed { .. } | RunOutcome::Cancelled => self.finish(id, outcome, None, ctx),
         }
-        let took = match &outcome {
-            RunOutcome::Completed(completed) => Some(Duration::from_millis(completed.duration_ms)),
-            RunOutcome::Failed { .. } | RunOutcome::Cancelled => None,
-        };
-        self.finish(id, outcome, took, ctx);
     }
 
-    fn post_hooks_again(&mut self, job: Job, outcome: RunOutcome, ctx: &mut Context<Self>) {
-        if job.job.post_hooks.is_empty() {
-            return;
-        }
+    /// A run that an earlier life began, and this one only tells: its post-hooks always run, if need be once more. It is
+    /// told at the same time, so that a hook which ends the agent does not do so for ever.
+    pub(super) fn run_hooks_left(&mut self, order: RunOrder, outcome: RunOutcome, ctx: &mut Context<Self>) {
+        let (plan, id) = (self.plan(), order.run_id.clone());
+        let parts = plan.job(&order.job_id).and_then(|job| Some((job, plan.target(&job.target_id)?)));
+        let Some((job, target)) = parts.filter(|(job, _)| !job.post_hooks.is_empty()) else { return };
+        tracing::info!(run_id = %id, job_id = %job.id, "the post-hooks of a run that was interrupted run");
         let attempt = self.table.next_attempt();
         let (cancel, progress) = (Cancel::new(), Progress::new());
-        progress.info("the agent was interrupted in the post-hooks: they run once more", Vec::new());
+        progress.info("the agent was interrupted before the post-hooks had ended: they run now", Vec::new());
         progress.verdict().resume(outcome);
         let running = Running {
-            target: job.target.id.clone(),
+            target: target.id.clone(),
             attempt,
             cancel: CancelOnDrop(cancel.clone()),
             progress: progress.clone(),
@@ -103,8 +93,8 @@ impl Runner {
             outcome: None,
             left_out: 0,
         };
-        let id = job.order.run_id.clone();
-        self.table.trails.push(Trail { order: job.order.clone(), running });
+        self.table.trails.push(Trail { order: order.clone(), running });
+        let job = Job { order, job: job.clone(), target: target.clone() };
         self.begin_work(job, attempt, progress, cancel, ctx);
         self.bound_trail(&id, attempt, ctx);
     }
