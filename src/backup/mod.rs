@@ -62,7 +62,7 @@ use std::time::{Duration, Instant};
 /// What the host's owner says about every run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `backup.spool_dir`
+    /// Where runs put what they must put aside: a directory of their agent's own, below `backup.spool_dir`.
     pub spool_dir: PathBuf,
     /// `backup.spool`
     pub spool: SpoolUse,
@@ -84,12 +84,13 @@ pub struct Options {
     pub hooks: hooks::Options,
 }
 
-/// Removes what runs of an earlier life left in `backup.spool_dir`, but for whole spools of the runs in `keep`. Only when no run is going on; gives how many
-/// files and directories there were.
+/// Removes what runs of an earlier life left in the agent's own directory, but for whole spools of the runs in `keep`. Only
+/// when no run is going on; gives how many files and directories there were.
 ///
 /// # Errors
 /// [`spool::SpoolError`], after having tried everything.
 pub fn remove_leftovers(spool_dir: &std::path::Path, keep: &[RunId]) -> Result<usize, spool::SpoolError> {
+    spool::take_over(spool_dir, keep);
     let spools = spool::remove_stale(spool_dir, keep);
     let private = drivers::private::remove_stale(spool_dir);
     Ok(spools? + private?)

@@ -81,7 +81,7 @@ pub trait Driver {
 /// Where a driver may put what does not fit into memory: sealed, never in the clear.
 #[derive(Clone, Debug)]
 pub struct Scratch {
-    /// `backup.spool_dir`
+    /// The agent's own directory below `backup.spool_dir`.
     pub dir: PathBuf,
     /// Its limits.
     pub room: Room,

@@ -1,5 +1,9 @@
 //! The sealed object on its way to the store: one 0600 file, gone at every end.
 
+mod home;
+
+pub use home::{Home, is_ours, lock, of_earlier_builds, take_over};
+
 use crate::model::{RunId, Space};
 use ring::digest::{SHA256, digest};
 use std::fs::{DirEntry, File, OpenOptions};
@@ -12,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What a run must leave free on the spool's file system: the state file and the logs live there too.
 pub const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Every spool's name ends so; nothing else in the directory is touched.
+/// Every spool's name ends so; nothing else in the agent's own directory is touched.
 const SUFFIX: &str = ".part";
 
 /// What is known of a spool stands beside it, under its name and this.
@@ -265,10 +269,14 @@ pub fn path_of(dir: &Path, run: &RunId) -> PathBuf {
     dir.join(file_name(run))
 }
 
+/// A spool, and before it what is known of it: in this order they may go one after the other.
+fn files_of(spool: &Path) -> [PathBuf; 2] {
+    [spool.with_extension(LEDGER_EXTENSION), spool.to_owned()]
+}
+
 /// Removes what an earlier life left of that run.
 pub fn remove_of(dir: &Path, run: &RunId) {
-    let spool = path_of(dir, run);
-    for path in [spool.with_extension(LEDGER_EXTENSION), spool] {
+    for path in files_of(&path_of(dir, run)) {
         if let Err(error) = remove(&path) {
             tracing::warn!(path = %path.display(), %error, "a spool could not be removed");
         }

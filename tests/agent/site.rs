@@ -190,12 +190,12 @@ impl Site {
     /// Neither in the store's staging nor in the spool.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let places = STAGING.map(|place| self.plane_dir().join(place)).into_iter().chain([self.spool()]);
-        for place in places {
+        for place in STAGING.map(|place| self.plane_dir().join(place)) {
             eventually(&format!("nothing in {}", place.display()), PATIENCE, || {
                 fs::read_dir(&place).map_or(Some(()), |mut left| left.next().is_none().then_some(()))
             });
         }
+        eventually("nothing in the spool", PATIENCE, || files(&self.spool()).is_empty().then_some(()));
     }
 
     /// Whole objects of the store.
@@ -203,6 +203,11 @@ impl Site {
         let root = self.plane_dir().join("objects");
         let waits = |path: &PathBuf| path.strip_prefix(&root).unwrap().to_string_lossy().starts_with('.');
         files(&root).into_iter().filter(|path| !waits(path)).collect()
+    }
+
+    /// How much lies in the spool.
+    pub fn spooled_bytes(&self) -> u64 {
+        files(&self.spool()).iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
     }
 
     /// Whether an object lies on the agent's disk.
@@ -225,7 +230,7 @@ impl Site {
 }
 
 /// Every file below a directory, which may be missing.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()

@@ -121,11 +121,7 @@ async fn a_kill_while_the_spool_is_written_costs_a_dump_and_nothing_of_it_stays(
         command.env("BACKUPY_BACKUP_MAX_READ_BYTES_PER_SEC", "8000000");
     });
     let id = site.order().await;
-    let half = || {
-        let entries = fs::read_dir(site.spool()).ok()?;
-        let bytes: u64 = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
-        (bytes > DATABASE_BYTES / 4).then_some(())
-    };
+    let half = || (site.spooled_bytes() > DATABASE_BYTES / 4).then_some(());
     eventually("a quarter of the spool", PATIENCE, half);
     agent.kill();
     assert_eq!((site.tap.seen().len(), site.ledger_records()), (0, 0));

@@ -1,7 +1,7 @@
 //! Uploads through HTTP proxies, and onto a disk that fills.
 
 use crate::common::{Agent, Secrets};
-use crate::site::{PATIENCE, Site};
+use crate::site::{PATIENCE, Site, files};
 use crate::tap::What;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ impl SmallDisk {
     }
 
     fn used_files(&self) -> usize {
-        std::fs::read_dir(&self.0).unwrap().count()
+        files(&self.0).len()
     }
 
     fn free(&self) -> u64 {
@@ -240,4 +240,23 @@ async fn a_disk_that_fills_under_the_spool_of_an_upload_in_parts_fails_the_run_w
 #[actix::test]
 async fn a_disk_that_fills_under_parts_too_large_for_memory_fails_the_run_with_figures() {
     fills(40, "auto", json!({"part_size_bytes": 18_000_000})).await;
+}
+
+#[actix::test]
+async fn what_others_keep_in_the_spools_directory_stays_through_a_start_and_a_run() {
+    let site = Site::start(1_000_000, json!({}), None);
+    let shared = site.path("shared");
+    std::fs::create_dir_all(shared.join("private-photos")).unwrap();
+    for name in ["holiday.part", "books.ledger", "private-photos/a.jpg"] {
+        std::fs::write(shared.join(name), "mine").unwrap();
+    }
+    let agent = site.agent(|command| {
+        command.env("BACKUPY_BACKUP_SPOOL", "always").env("BACKUPY_BACKUP_SPOOL_DIR", &shared);
+    });
+    let id = site.order().await;
+    site.assert_good(&id).await;
+    drop(agent);
+    let own = |path: &PathBuf| path.strip_prefix(&shared).unwrap().starts_with("backupy-agent-");
+    let left = files(&shared);
+    assert_eq!(left.iter().filter(|path| !own(path)).count(), 3, "{left:?}");
 }

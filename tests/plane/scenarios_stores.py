@@ -94,7 +94,7 @@ async def rclone_takes_parts_while_the_database_is_dumped_and_the_object_opens(c
     spool, seen = agent.state / "spool", set()
     while not any(map(order.is_mine, plane.all("BackupCompleted"))):
         # A note of the stored parts has nothing of the object.
-        seen.update(path for path in spool.rglob("*") if path.suffix != ".ledger")
+        seen.update(path for path in spool.rglob("*") if path.is_file() and path.suffix != ".ledger")
         if any(order.is_mine(update) and update["error_message"] for update in plane.all("JobUpdate")):
             break
         await asyncio.sleep(0.01)

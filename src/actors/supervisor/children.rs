@@ -20,6 +20,7 @@ use crate::model::unix_ms;
 use crate::probe::health::NetworkProber;
 use crate::probe::host::HostProbe;
 use crate::settings::Settings;
+use crate::spool::Home;
 use crate::store::{Options, Store};
 use crate::wire::v1;
 use actix::prelude::*;
@@ -32,6 +33,8 @@ use std::sync::Arc;
 /// Makes the real children.
 pub struct Children {
     settings: Settings,
+    /// Where runs put what they must put aside: nobody else's, whatever lies beside it.
+    spool: Home,
     /// Open already, for the first StateStore: what is wrong with it was said before anything began.
     opened: Option<Store>,
     /// A dialer for each Connection.
@@ -51,7 +54,8 @@ impl Children {
         units: Box<dyn Fn() -> Unit>,
         register: v1::Register,
     ) -> Self {
-        Self { settings, opened: Some(opened), dialer, units, register }
+        let spool = Home::take(&settings.backup.spool_dir, &settings.state.dir);
+        Self { settings, spool, opened: Some(opened), dialer, units, register }
     }
 
     /// Opens the state: for the first life what is open already, later the file anew.
@@ -69,6 +73,7 @@ impl Children {
         let hooks = self.settings.hooks;
         let hooks = backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout };
         let mut options = run_options(&self.settings.of_runs(), hooks);
+        options.spool_dir = self.spool.path().to_owned();
         options.host.docker.owner = Some(owner(&self.settings.server.agent_key));
         options
     }
