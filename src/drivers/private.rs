@@ -70,16 +70,16 @@ pub fn remove_stale(dir: &Path) -> Result<usize, SpoolError> {
 /// it must all be a build's.
 fn is_of_earlier_builds(entry: &DirEntry) -> bool {
     let name = entry.file_name();
-    let is_named = name
-        .to_str()
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|rest| rest.len() == RANDOM_LEN && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let is_named = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).is_some_and(|rest| {
+        rest.len() == RANDOM_LEN && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
     let is_private = || entry.metadata().is_ok_and(|meta| meta.is_dir() && spool::is_ours(&meta, 0o700));
     let holds_ours = || {
         let mut files = entry.path().read_dir().into_iter().flatten();
         files.all(|file| {
             file.is_ok_and(|file| {
-                let is_ours = file.metadata().is_ok_and(|meta| meta.is_file() && spool::is_ours(&meta, 0o600));
+                let is_ours =
+                    file.metadata().is_ok_and(|meta| meta.is_file() && spool::is_ours(&meta, 0o600));
                 is_ours && FILES.iter().any(|name| file.file_name() == *name)
             })
         })

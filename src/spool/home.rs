@@ -108,12 +108,17 @@ pub fn of_earlier_builds(dir: &Path) -> Option<&Path> {
 pub fn take_over(dir: &Path, runs: &[RunId]) {
     let Some(before) = of_earlier_builds(dir) else { return };
     for run in runs {
-        for (from, to) in super::files_of(&path_of(before, run)).into_iter().zip(super::files_of(&path_of(dir, run))) {
-            let ours = std::fs::symlink_metadata(&from).is_ok_and(|meta| is_ours(&meta, 0o600) && meta.is_file());
+        for (from, to) in
+            super::files_of(&path_of(before, run)).into_iter().zip(super::files_of(&path_of(dir, run)))
+        {
+            let ours =
+                std::fs::symlink_metadata(&from).is_ok_and(|meta| is_ours(&meta, 0o600) && meta.is_file());
             if !ours || to.exists() {
                 continue;
             }
-            if let Err(error) = make_dir(dir).map_err(io::Error::other).and_then(|()| std::fs::rename(&from, &to)) {
+            if let Err(error) =
+                make_dir(dir).map_err(io::Error::other).and_then(|()| std::fs::rename(&from, &to))
+            {
                 tracing::warn!(path = %from.display(), %error, "a spool of an earlier build stays where it is");
             }
         }
@@ -166,7 +171,8 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
             fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap();
         };
-        for (name, mode) in [("r1.part", 0o600), ("r1.ledger", 0o600), ("r2.part", 0o644), ("r3.part", 0o600)] {
+        for (name, mode) in [("r1.part", 0o600), ("r1.ledger", 0o600), ("r2.part", 0o644), ("r3.part", 0o600)]
+        {
             put(name, mode);
         }
         take_over(home.path(), &["r1".into(), "r2".into()]);
