@@ -279,3 +279,67 @@ fn what_a_database_needs_of_its_server_is_no_fault_of_its_backup() {
     assert!(remarks.contains("1 statements need a definer"), "{remarks}");
     assert!(remarks.contains("1 tables of the engine MEMORY"), "{remarks}");
 }
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn the_history_of_system_versioned_tables_is_backed_up_and_counted() {
+    let source = Mariadb::start();
+    source.sql_there(
+        "CREATE TABLE v(id INT PRIMARY KEY, a INT) WITH SYSTEM VERSIONING; INSERT INTO v VALUES (1, 1), (2, 2);
+         UPDATE v SET a = 5 WHERE id = 1; DELETE FROM v WHERE id = 2",
+    );
+    let all = "SELECT id, a, row_start FROM v FOR SYSTEM_TIME ALL ORDER BY id, row_start";
+    let site = Site::new(&Mariadb::tools());
+    let (completed, remarks) = site.remarks(&source.target());
+    assert_eq!(remarks, [""; 0]);
+    let second = Mariadb::start();
+    second.restore(&site.opened());
+    assert_eq!(second.sql_there(all), source.sql_there(all));
+    assert_eq!(second.sql_there(all).lines().count(), 3);
+    let told = look_at(&site, completed, "MariaDB 1");
+    assert_eq!(told["restored"]["tables"]["v"], 3, "{told}");
+
+    // What the tool refuses to dump with its history is dumped without, and says so.
+    source.sql_there(
+        "CREATE TABLE x(id INT, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, e BIGINT UNSIGNED GENERATED ALWAYS AS
+         ROW END, PERIOD FOR SYSTEM_TIME(s, e)) WITH SYSTEM VERSIONING ENGINE = InnoDB; INSERT INTO x(id) VALUES (7)",
+    );
+    let (completed, remarks) = site.remarks(&source.target());
+    assert!(
+        matches!(&remarks[..], [one] if one.contains("2 system-versioned") && one.contains(".x keeps")),
+        "{remarks:?}"
+    );
+    let told = look_at(&site, completed, "MariaDB 1");
+    assert_eq!(
+        (&told["restored"]["tables"]["v"], &told["restored"]["tables"]["x"]),
+        (&1.into(), &1.into()),
+        "{told}"
+    );
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_mysql_that_is_dumped_by_mariadbs_tool_is_told_what_that_costs() {
+    let site = Site::new(&[]);
+    let client = "#!/bin/sh\nfor last; do :; done\ncase \"$last\" in\n*VERSION*) printf '8.0.36\\t1\\t0\\t0\\n' ;;\n\
+        *GENERATED*) printf 'shop.orders.total\\t2\\n' ;;\n\
+        *) echo 'GRANT ALL PRIVILEGES ON *.* TO `u`@`h`' ;;\nesac\n";
+    let dump = "#!/bin/sh\ncase \"$1\" in\n--version) echo 'mariadb-dump from 11.4.2-MariaDB, client 10.19 for Linux' ;;\n\
+        *) printf -- '-- MariaDB dump 10.19\\n-- Server version\\t8.0.36\\n-- Dump completed\\n' ;;\nesac\n";
+    script(&site.bin(), "mysql", client);
+    script(&site.bin(), "mariadb-dump", dump);
+    let (_, remarks) = site.remarks(&by_tcp(Kind::Mysql, 1, "shop", USER));
+    let [family, generated] = &remarks[..] else { panic!("{remarks:?}") };
+    assert!(
+        family.contains("of another family") && family.contains("mysql-client of MySQL itself"),
+        "{family}"
+    );
+    assert!(generated.contains("shop.orders.total and 1 more"), "{generated}");
+
+    std::fs::remove_file(site.bin().join("mariadb-dump")).unwrap();
+    let error = site.failure(&by_tcp(Kind::Mysql, 1, "shop", USER));
+    assert!(
+        error.contains("mysqldump is not installed") && error.contains("mysql-client of MySQL"),
+        "{error}"
+    );
+}

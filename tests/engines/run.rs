@@ -4,7 +4,9 @@ use crate::common;
 use crate::store::Store;
 use backupy_agent::backup::{Job, Options, Progress, Rate, execute, hooks, upload};
 use backupy_agent::drivers::{Host, Tools};
-use backupy_agent::model::{Completed, Compression, JobSpec, RunOrder, RunOutcome, TargetSpec, unix_ms};
+use backupy_agent::model::{
+    Completed, Compression, EventLevel, JobSpec, RunOrder, RunOutcome, TargetSpec, unix_ms,
+};
 use backupy_agent::object::{Opener, Order};
 use backupy_agent::process::{Cancel, Manners};
 use backupy_agent::spool::Room;
@@ -43,6 +45,8 @@ pub struct Site {
 /// A run that goes on.
 pub struct Going {
     pub cancel: Cancel,
+    /// Where it tells what happens.
+    pub progress: Progress,
     thread: JoinHandle<RunOutcome>,
 }
 
@@ -110,13 +114,13 @@ impl Site {
             timeout: None,
         };
         let job = Job { order, job, target: target.clone() };
-        let (options, cancel) = (self.options.clone(), Cancel::new());
-        let switch = cancel.clone();
+        let (options, cancel, progress) = (self.options.clone(), Cancel::new(), Progress::new());
+        let (switch, told) = (cancel.clone(), progress.clone());
         let thread = std::thread::spawn(move || {
             let runtime = actix_rt::Runtime::new().unwrap();
-            runtime.block_on(execute(&job, &options, &Progress::new(), &switch))
+            runtime.block_on(execute(&job, &options, &told, &switch))
         });
-        Going { cancel, thread }
+        Going { cancel, progress, thread }
     }
 
     /// The whole run; nothing is left of it but the object.
@@ -142,6 +146,18 @@ impl Site {
             RunOutcome::Failed { error } => panic!("{error}"),
             RunOutcome::Cancelled => panic!("cancelled"),
         }
+    }
+
+    /// A run that succeeds, with what its owner is told of the dump.
+    #[track_caller]
+    pub fn remarks(&self, target: &TargetSpec) -> (Completed, Vec<String>) {
+        let going = self.begin(target);
+        let progress = going.progress.clone();
+        let outcome = self.end(going);
+        let RunOutcome::Completed(completed) = outcome else { panic!("{outcome:?}") };
+        let events = progress.take_events().into_iter();
+        let warnings = events.filter(|event| event.level == EventLevel::Warn);
+        (completed, warnings.map(|event| event.message).collect())
     }
 
     #[track_caller]

@@ -8,18 +8,20 @@ mod options;
 mod rights;
 mod rows;
 mod script;
+mod server;
 mod version;
 
 use super::call::Call;
 use super::form::Form;
 use super::ground::Ground;
-use super::private::PrivateDir;
+use super::private::{OPTION_FILE, PrivateDir};
 use super::tally::Tally;
 use super::{Driver, DumpError, Scratch, form, place, secret, tool};
 use crate::drivers::Sink;
 use crate::model::{Engine, Secret, TargetSpec};
 use crate::process::Cancel;
 pub use script::Script;
+use server::{History, Server};
 use std::path::PathBuf;
 use std::time::Duration;
 use version::{Family, Version};
@@ -43,28 +45,18 @@ const COMPLETE: [&str; 10] = [
     "--max-allowed-packet=1G",
 ];
 
-/// Kept by one transaction; other tables are dumped as they are when their turn comes.
-const TRANSACTIONAL: &str =
-    "'InnoDB', 'ROCKSDB', 'TokuDB', 'ndbcluster', 'SEQUENCE', 'MRG_MyISAM', 'BLACKHOLE'";
+/// Of a tool that knows MySQL's own ways. What MariaDB's writes, a MySQL does not take back in every case.
+const MYSQL_PACKAGE: &str = "mysql-client of MySQL itself (Debian's default-mysql-client is MariaDB's)";
 
 /// Inside a container: nobody's options are read there.
 const NOWHERE: &str = "/nonexistent";
-
-/// Not the user's.
-const SYSTEM_SCHEMAS: &str = "'mysql', 'information_schema', 'performance_schema', 'sys'";
 
 /// Options that only Oracle's tool knows: the restored server has a history of its own.
 const ORACLE_ONLY: &str = "--set-gtid-purged=OFF";
 /// Since version 8, and only servers of version 8 have what it asks for.
 const NO_HISTOGRAMS: &str = "--column-statistics=0";
-
-/// What a server said of itself.
-struct Server {
-    version: Version,
-    size_bytes: u64,
-    /// Tables that one transaction does not hold together.
-    loose_tables: u64,
-}
+/// MariaDB's, since 10.11: every state that rows of system-versioned tables had, not only the present one.
+const HISTORY: &str = "--dump-history";
 
 /// A server, or one database of it.
 pub struct Mysql {
@@ -75,6 +67,8 @@ pub struct Mysql {
     password: Secret,
     options: OptionFile,
     server: Option<Server>,
+    /// What the dump's tool means for the dump.
+    notes: Vec<String>,
     /// What its user may not see all of.
     unseen: Vec<&'static str>,
     /// As the dump said.
@@ -108,7 +102,7 @@ impl Mysql {
         let options = match &ground {
             Ground::Host(_) => {
                 let dir = PrivateDir::create(&scratch.dir)?;
-                let file = dir.write("client.cnf", text.as_bytes())?;
+                let file = dir.write(OPTION_FILE, text.as_bytes())?;
                 OptionFile::Private { dir, file }
             }
             Ground::Container(_) => OptionFile::Fed(text),
@@ -121,6 +115,7 @@ impl Mysql {
             password,
             options,
             server: None,
+            notes: Vec::new(),
             unseen: Vec::new(),
             dumped: None,
             tally: None,
@@ -135,7 +130,7 @@ impl Mysql {
         let (names, package) = if mariadb_first {
             (["mariadb-dump", "mysqldump"], "mariadb-client")
         } else {
-            (["mysqldump", "mariadb-dump"], "default-mysql-client")
+            (["mysqldump", "mariadb-dump"], MYSQL_PACKAGE)
         };
         let found = self.ground.find_any(&names, cancel)?;
         found.ok_or_else(|| self.ground.missing(names[0], package))
@@ -203,12 +198,23 @@ impl Mysql {
         let older = server.family == tool.family && tool.series() < server.series();
         let package = match server.family {
             Family::Mariadb => "mariadb-client",
-            Family::Mysql => "mysql-client",
+            Family::Mysql => MYSQL_PACKAGE,
         };
         (older || server.family != tool.family).then(|| {
             let what = if older { "older than the server" } else { "of another family than the server" };
             format!(
-                "the dump tool ({tool}) is {what} ({server}): install the package {package} of its version"
+                "the dump tool ({tool}) is {what} ({server}): install the package {package}, of its version"
+            )
+        })
+    }
+
+    /// What to say where MariaDB's tool gives values to generated columns of a MySQL.
+    fn ungenerated(&self, tool: Option<&Version>) -> Option<String> {
+        let columns = self.server.as_ref()?.generated_columns.as_ref()?;
+        tool.is_some_and(|tool| tool.family == Family::Mariadb).then(|| {
+            format!(
+                "the dump gives values to generated columns ({columns}), which a MySQL server refuses when it is restored: \
+                 install the package {MYSQL_PACKAGE}"
             )
         })
     }
@@ -216,8 +222,19 @@ impl Mysql {
 
 impl Driver for Mysql {
     fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError> {
-        self.server = self.ask(&question(&self.database), cancel)?.and_then(|answer| parse(&answer));
-        if self.server.is_some() {
+        self.server =
+            self.ask(&server::question(&self.database), cancel)?.and_then(|answer| server::parse(&answer));
+        if let Some(mut server) = self.server.take() {
+            if server.versioned_tables > 0 {
+                let answer = self.ask(&server::precise_question(&self.database), cancel)?;
+                server.precise_table =
+                    answer.and_then(|answer| answer.lines().next().map(str::trim).map(str::to_owned));
+            }
+            if server.version.family == Family::Mysql {
+                let answer = self.ask(&server::generated_question(&self.database), cancel)?;
+                server.generated_columns = answer.and_then(|answer| server::parse_generated(&answer));
+            }
+            self.server = Some(server);
             let grants = self.ask("SHOW GRANTS", cancel)?.unwrap_or_default();
             self.unseen = rights::unseen(&grants, &self.database);
         }
@@ -248,17 +265,22 @@ impl Driver for Mysql {
             self.unseen.join(", ")
         );
         let remarks = [(loose > 0, apart), (!self.unseen.is_empty(), blind)];
-        remarks.into_iter().filter(|(holds, _)| *holds).map(|(_, remark)| remark).collect()
+        let remarks = remarks.into_iter().filter(|(holds, _)| *holds).map(|(_, remark)| remark);
+        self.notes.iter().cloned().chain(remarks).collect()
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
         let (name, program) = self.find(cancel)?;
         let version = self.tool_version(name, program.clone(), cancel)?;
         let misfit = self.misfit(version.as_ref());
-        if let Some(misfit) = &misfit {
-            tracing::warn!(target = self.target, "{misfit}");
-        }
+        self.notes.extend(misfit.clone());
+        self.notes.extend(self.ungenerated(version.as_ref()));
         let mut call = self.call(name, program).args(COMPLETE);
+        match self.server.as_ref().map(|server| server.history(version.as_ref())) {
+            Some(History::Dumped) => call = call.arg(HISTORY),
+            Some(History::Lost(why)) => self.notes.push(why),
+            Some(History::None) | None => {}
+        }
         if let Some(tool) = version.filter(|tool| tool.family == Family::Mysql) {
             call = call.arg(ORACLE_ONLY);
             let has_histograms = self.server.as_ref().is_some_and(|server| {
@@ -283,45 +305,5 @@ impl Driver for Mysql {
             }
             (dumped, _) => dumped,
         }
-    }
-}
-
-/// Version, bytes and tables without transactions. The name goes in as bytes: nothing in it is taken for SQL.
-fn question(database: &str) -> String {
-    let schemas = if database.is_empty() {
-        format!("NOT IN ({SYSTEM_SCHEMAS})")
-    } else {
-        format!("= CONVERT(X'{}' USING utf8)", data_encoding::HEXUPPER.encode(database.as_bytes()))
-    };
-    format!(
-        "SELECT VERSION(), COALESCE(SUM(data_length), 0), COALESCE(SUM(engine NOT IN ({TRANSACTIONAL})), 0) \
-         FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_schema {schemas}"
-    )
-}
-
-fn parse(answer: &str) -> Option<Server> {
-    let mut columns = answer.trim_end().split('\t');
-    let version = Version::of_server(columns.next()?)?;
-    Some(Server {
-        version,
-        size_bytes: columns.next()?.parse().ok()?,
-        loose_tables: columns.next()?.parse().ok()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_is_read_and_a_name_is_never_sql() {
-        let server = parse("10.11.19-MariaDB-0+deb12u1\t16384\t2\n").unwrap();
-        assert_eq!(
-            (server.version.to_string().as_str(), server.size_bytes, server.loose_tables),
-            ("MariaDB 10.11.19", 16384, 2)
-        );
-        assert!(parse("ERROR 1045 (28000)").is_none());
-        assert!(question("x'; DROP").contains("X'78273B2044524F50'"));
-        assert!(question("").contains("NOT IN ('mysql'"));
     }
 }

@@ -45,8 +45,9 @@ const NO_DEFINER: &str = "ERROR 1449 ";
 /// More errors help nobody.
 const SHOWN_ERRORS: usize = 3;
 
-/// Every table, but what the server keeps for itself; and whether its rows end with the server.
-const TABLES: &str = "SELECT HEX(TABLE_SCHEMA), HEX(TABLE_NAME), ENGINE <=> 'MEMORY' FROM information_schema.TABLES \
+/// Every table, but what the server keeps for itself; whether its rows end with the server; and whether it keeps rows that
+/// are past.
+const TABLES: &str = "SELECT HEX(TABLE_SCHEMA), HEX(TABLE_NAME), ENGINE <=> 'MEMORY', TABLE_TYPE = 'SYSTEM VERSIONED' FROM information_schema.TABLES \
      WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
      AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')";
 
@@ -207,13 +208,15 @@ struct Table {
     schema: String,
     name: String,
     is_in_memory: bool,
+    has_history: bool,
 }
 
 impl Table {
     fn parse(line: &str) -> Option<Self> {
         let mut columns = line.split('\t');
         let (schema, name) = (text_of(columns.next()?)?, text_of(columns.next()?)?);
-        Some(Self { schema, name, is_in_memory: columns.next()? == "1" })
+        let (is_in_memory, has_history) = (columns.next()? == "1", columns.next()? == "1");
+        Some(Self { schema, name, is_in_memory, has_history })
     }
 
     /// As the dump calls it.
@@ -222,11 +225,12 @@ impl Table {
         if schema == DATABASE { name.clone() } else { format!("{schema}.{name}") }
     }
 
-    /// Asks for its rows.
+    /// Asks for its rows: all that the dump can have, the past ones too.
     fn question(&self) -> String {
         let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
         let (schema, name) = (quoted(&self.schema), quoted(&self.name));
-        format!("SELECT '{}', COUNT(*) FROM {schema}.{name};\n", HEXUPPER.encode(self.name().as_bytes()))
+        let all = if self.has_history { " FOR SYSTEM_TIME ALL" } else { "" };
+        format!("SELECT '{}', COUNT(*) FROM {schema}.{name}{all};\n", HEXUPPER.encode(self.name().as_bytes()))
     }
 }
 
