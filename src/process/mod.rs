@@ -6,7 +6,8 @@
 //! - It stays a zombie until what is left of its group was killed: the group's number cannot become another's.
 //! - Of its words the end is kept, without the secrets that it was given ([`Tail`]).
 //! - Nothing is left of it when the agent is killed: `setpriv` asks the kernel to kill it with its parent, which is the
-//!   thread that started it (`lead`). Where that program is missing, its next write finds the pipe closed.
+//!   thread that started it (`lead`). Where that program is missing or older than the option, the next write finds the pipe
+//!   closed.
 
 mod cancel;
 mod lead;
@@ -16,7 +17,7 @@ mod tail;
 mod tests;
 
 pub use cancel::{Cancel, CancelOnDrop};
-pub use lead::{Manners, command};
+pub use lead::{Manners, command, setpriv};
 pub use mask::Mask;
 #[cfg(test)]
 pub use tail::KEPT_LEN;

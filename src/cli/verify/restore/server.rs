@@ -33,7 +33,7 @@ const SAID_LINES: usize = 4;
 
 /// A program in the place, whose end follows this process's: the kernel sends it `when_killed` then.
 pub fn program(place: &Place, program: impl AsRef<OsStr>, when_killed: &str) -> Command {
-    let mut command = match setpriv() {
+    let mut command = match crate::process::setpriv() {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             if let Some(user) = place.user() {
@@ -57,10 +57,6 @@ pub fn program(place: &Place, program: impl AsRef<OsStr>, when_killed: &str) -> 
     command.env_clear().env("PATH", path).env("LC_ALL", "C.UTF-8").env("HOME", place.path());
     command.env("TMPDIR", place.path()).current_dir(place.path()).stdin(Stdio::null()).process_group(0);
     command
-}
-
-fn setpriv() -> Option<PathBuf> {
-    ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
 /// A program with its output in a file, for its last words.
