@@ -41,7 +41,7 @@ impl Database for Mongodb {
                 command
             },
             |dir, port| {
-                UnixStream::connect(dir.join("s")).is_ok()
+                UnixStream::connect(dir.join("mongodb.sock")).is_ok()
                     && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
             },
         ))
@@ -85,7 +85,7 @@ impl Engine for Mongodb {
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.dir.path().join("s")
+        self.0.dir.path().join("mongodb.sock")
     }
 }
 
@@ -108,4 +108,29 @@ fn a_look_at_a_backup_of_it_is_refused_in_words() {
     let (code, told, said) = crate::restored::look_fails(&site, completed);
     assert_eq!((code, &told["error"]), (69, &"not_restorable".into()), "{said}");
     assert!(said.contains("a dump of MongoDB"), "{said}");
+}
+
+#[test]
+#[ignore = "needs python3: make engines"]
+fn addresses_with_colons_and_connection_strings_reach_the_server() {
+    let server = Mongodb::start();
+    server.fill(1_000);
+    let site = Site::new(&Mongodb::tools());
+    let mut target = server.target();
+    target.connection.host = "::1".into();
+    site.success(&target);
+    target.connection.host = format!("mongodb://127.0.0.1:{}/?tls=false", server.0.port);
+    site.success(&target);
+    let socket = server.socket().display().to_string().replace('/', "%2F");
+    target.connection.host = format!("mongodb://{socket}/");
+    site.success(&target);
+}
+
+#[test]
+#[ignore = "needs python3: make engines"]
+fn a_database_that_is_not_there_is_no_backup_of_nothing() {
+    let server = Mongodb::start();
+    fs::write(server.0.dir.path().join("missing"), "").unwrap();
+    let error = Site::new(&Mongodb::tools()).failure(&server.target());
+    assert!(error.contains("has no collections") && error.contains("connection.database"), "{error}");
 }

@@ -49,12 +49,25 @@ pub struct Archive {
     /// Collections that began and did not say EOF.
     open: HashSet<(String, String)>,
     server_version: Option<String>,
+    has_collections: bool,
 }
 
 impl Archive {
     /// Before the first byte.
     pub fn new() -> Self {
-        Self { at: At::Magic, kept: Vec::new(), skip: 0, open: HashSet::new(), server_version: None }
+        Self {
+            at: At::Magic,
+            kept: Vec::new(),
+            skip: 0,
+            open: HashSet::new(),
+            server_version: None,
+            has_collections: false,
+        }
+    }
+
+    /// Whether it has any, empty ones too.
+    pub fn has_collections(&self) -> bool {
+        self.has_collections
     }
 
     /// Of the server, as the head says.
@@ -123,6 +136,7 @@ impl Archive {
             }
             At::Head | At::Block => return wrong("a block's first document is too long"),
             At::Collections | At::Data => {
+                self.has_collections |= self.at == At::Collections;
                 self.skip = self.document_len(first)? - 4;
                 self.at
             }
@@ -218,10 +232,12 @@ mod tests {
     fn a_whole_archive_is_whole_however_it_is_cut() {
         let bytes = archive();
         for piece in [1, 3, 4, 5, 100, bytes.len()] {
-            assert_eq!(judge(&bytes, piece).unwrap().server_version(), Some("7.0.5"));
+            let archive = judge(&bytes, piece).unwrap();
+            assert_eq!((archive.server_version(), archive.has_collections()), (Some("7.0.5"), true));
         }
         let empty = [&MAGIC[..], &document(&[("version", "0.1")], None), &END].concat();
-        assert_eq!(judge(&empty, 7).unwrap().server_version(), None);
+        let empty = judge(&empty, 7).unwrap();
+        assert_eq!((empty.server_version(), empty.has_collections()), (None, false));
     }
 
     #[test]

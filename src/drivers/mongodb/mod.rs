@@ -1,6 +1,7 @@
 //! MongoDB by `mongodump --archive`.
 //!
-//! Its password is in a 0600 file that only the tool reads; users are looked up in the database `admin`, where
+//! Its password, and a connection string where the way to the server takes one, are in a 0600 file that only the tool reads;
+//! users are looked up in the database `admin`, where
 //! MongoDB's own tools make them. Without a database the whole server is dumped.
 //!
 //! No MongoDB could be had where this was built: the driver is tested with a scripted mongodump that checks its
@@ -8,31 +9,31 @@
 
 mod archive;
 mod bson;
+mod way;
 
 use super::call::Call;
 use super::ground::Ground;
-use super::private::PrivateDir;
+use super::private::{MONGODB_CONFIG, PrivateDir};
 use super::{Driver, DumpError, Scratch, form, place, secret};
 use crate::drivers::Sink;
-use crate::model::{Connection, Secret, Strategy, TargetSpec};
+use crate::model::{Connection, Secret, TargetSpec};
 use crate::process::Cancel;
 use archive::Archive;
 use std::fmt::Write;
 use std::path::PathBuf;
+use way::Way;
 use zeroize::Zeroizing;
 
 const TOOL: &str = "mongodump";
 const PACKAGE: &str = "mongodb-database-tools";
-
-/// The engine's own.
-const PORT: u16 = 27017;
 
 /// Where users are kept who may read more than one database.
 const USERS: &str = "admin";
 
 /// A server, or one database of it.
 pub struct Mongodb {
-    connection: Connection,
+    target: TargetSpec,
+    way: Way,
     ground: Ground,
     password: Secret,
     program: PathBuf,
@@ -40,7 +41,7 @@ pub struct Mongodb {
     server_version: Option<String>,
 }
 
-/// Where the tool reads the password.
+/// Where the tool reads the password and the connection string.
 enum Config {
     None,
     /// Kept as long as the tool may read its file.
@@ -63,27 +64,31 @@ impl Mongodb {
         scratch: &Scratch,
         cancel: &Cancel,
     ) -> Result<Self, DumpError> {
-        let connection = target.connection.clone();
-        if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
-            return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
-        }
+        let way = Way::of(&target.connection).map_err(|what| place::problem(target, what))?;
         let password = secret::password(target)?;
         let program = ground.find(TOOL, cancel)?.ok_or_else(|| ground.missing(TOOL, PACKAGE))?;
-        let text = Zeroizing::new(["password: ", &yaml(password.expose()), "\n"].concat());
+        let uri = match &way {
+            Way::Host(_) => String::new(),
+            Way::Uri(uri) => format!("uri: {}\n", *yaml(uri)),
+        };
+        let scalar = yaml(password.expose());
+        let secret = if password.is_empty() { ["", "", ""] } else { ["password: ", &scalar, "\n"] };
+        let text = Zeroizing::new([&uri, secret[0], secret[1], secret[2]].concat());
         let config = match &ground {
-            _ if password.is_empty() => Config::None,
+            _ if text.is_empty() => Config::None,
             Ground::Host(_) => {
                 let dir = PrivateDir::create(&scratch.dir)?;
-                let file = dir.write("mongodump.yaml", text.as_bytes())?;
+                let file = dir.write(MONGODB_CONFIG, text.as_bytes())?;
                 Config::File { _dir: dir, file }
             }
             Ground::Container(_) => Config::Fed(text),
         };
-        Ok(Self { connection, ground, password, program, config, server_version: None })
+        let target = target.clone();
+        Ok(Self { target, way, ground, password, program, config, server_version: None })
     }
 
     fn call(&self) -> Call {
-        let Connection { host, port, database, username, .. } = &self.connection;
+        let Connection { database, username, .. } = &self.target.connection;
         let mut call = Call::new(&self.ground, TOOL, self.program.clone()).hiding(&self.password);
         call = match &self.config {
             Config::None => call,
@@ -94,13 +99,15 @@ impl Mongodb {
             }
             Config::Fed(text) => call.arg("--config=/dev/stdin").feeding(text),
         };
-        let host = if host.is_empty() { place::LOOPBACK } else { host };
-        call = call.args(["--archive".to_owned(), format!("--host={host}")]);
-        if place::socket(&self.connection).is_none() {
-            call = call.arg(format!("--port={}", if *port == 0 { PORT } else { *port }));
+        call = call.arg("--archive");
+        if let Way::Host(args) = &self.way {
+            call = call.args(args);
         }
         if !username.is_empty() {
-            call = call.args([format!("--username={username}"), format!("--authenticationDatabase={USERS}")]);
+            call = call.arg(format!("--username={username}"));
+            if !self.way.names_auth_source() {
+                call = call.arg(format!("--authenticationDatabase={USERS}"));
+            }
         }
         if database.is_empty() { call } else { call.arg(format!("--db={database}")) }
     }
@@ -125,6 +132,15 @@ impl Driver for Mongodb {
         let mut archive = Archive::new();
         let bytes = form::stream(&self.call(), "MongoDB", &mut archive, out, cancel)?;
         self.server_version = archive.server_version().map(str::to_owned);
+        // A database without collections is none, and mongodump takes every name: a misspelt one would be backed up as
+        // nothing for ever.
+        let database = &self.target.connection.database;
+        if !database.is_empty() && !archive.has_collections() {
+            let what = format!(
+                "its database \"{database}\" has no collections, which for MongoDB is that there is no such database: correct connection.database, or make its first collection"
+            );
+            return Err(place::problem(&self.target, &what));
+        }
         Ok(bytes)
     }
 }
