@@ -9,9 +9,20 @@ use std::process::Command;
 use zeroize::Zeroizing;
 
 /// Handed on to a tool where the agent has them. Everything else stays with the agent: its key above all.
-/// TLS of PostgreSQL is here because a target cannot say it.
-const INHERITED: [&str; 9] =
-    ["PATH", "HOME", "TZ", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL", "KRB5CCNAME"];
+/// TLS of PostgreSQL and the roots of the others are here because a target cannot say them.
+const INHERITED: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "TZ",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLCRL",
+    "KRB5CCNAME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 
 /// Messages are read and shown as UTF-8, in the language that they are looked up in.
 const LOCALE: &str = "C.UTF-8";

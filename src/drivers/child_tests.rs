@@ -54,7 +54,8 @@ fn how_it_ended_is_told_after_its_output_with_its_last_words_and_no_secret() {
 #[test]
 fn a_tool_gets_only_what_it_may_have() {
     let seen = String::from_utf8(pump(&shell("env"), &Cancel::new()).unwrap()).unwrap();
-    let allowed = [&INHERITED_BY_A_SHELL[..], &["PATH", "HOME", "TZ", "LANG", "LC_ALL"]].concat();
+    let usual = ["PATH", "HOME", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let allowed = [&INHERITED_BY_A_SHELL[..], &usual].concat();
     for line in seen.lines() {
         let name = line.split('=').next().unwrap();
         assert!(allowed.contains(&name) || name.starts_with("PGSSL") || name == "KRB5CCNAME", "{line}");

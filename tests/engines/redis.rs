@@ -26,6 +26,10 @@ fn client(dir: &Path) -> Command {
 
 impl Redis {
     fn start_with(diskless: &str) -> Self {
+        Self::start_as(diskless, |_, _| {})
+    }
+
+    fn start_as(diskless: &str, adjust: impl FnOnce(&mut Command, &Path)) -> Self {
         let server = Server::start(
             "redis",
             |_| {},
@@ -35,6 +39,7 @@ impl Redis {
                 command.arg("--unixsocket").arg(dir.join("s")).args(["--unixsocketperm", "777"]);
                 command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
                 command.args(["--repl-diskless-sync", diskless, "--repl-diskless-sync-delay", "0"]);
+                adjust(&mut command, dir);
                 command
             },
             |dir, _| succeeds(client(dir).arg("PING")),
@@ -156,6 +161,71 @@ fn a_server_with_a_password_and_no_users_of_its_own_is_dumped_too() {
     target.connection.password_ref = "".into();
     let error = site.failure(&target);
     assert!(error.contains("NOAUTH"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_user_without_a_password_or_without_the_right_to_ask_is_the_one_who_dumps() {
+    let source = Redis::start();
+    source.fill(100_000);
+    source.ask(&["ACL", "SETUSER", "backup", "on", "nopass", "~*", "+sync", "+psync", "+replconf", "+ping"]);
+    source.ask(&["ACL", "SETUSER", "default", "off"]);
+    let mut target = source.target();
+    target.connection.username = "backup".into();
+    target.connection.password_ref = "".into();
+    let completed = Site::new(&Redis::tools()).success(&target);
+    // It may not ask for it: the dump says it.
+    assert!(completed.engine_version.starts_with("Redis 7."), "{}", completed.engine_version);
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn a_server_that_speaks_tls_alone_is_dumped_and_its_certificate_looked_at() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let source = Redis::start_as("yes", |command, dir| {
+        let (cert, key) = (dir.join("cert"), dir.join("key"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        command.arg("--tls-cert-file").arg(&cert).arg("--tls-key-file").arg(&key);
+        command.args(["--tls-auth-clients", "no"]);
+        own(&cert, "redis");
+        own(&key, "redis");
+    });
+    // Its port speaks nothing else from here on.
+    source.ask(&["CONFIG", "SET", "port", "0"]);
+    source.ask(&["CONFIG", "SET", "tls-port", &source.0.port.to_string()]);
+    source.fill(100_000);
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    let backup = |roots: &Path, out: &str| {
+        let text = format!(
+            "[targets.r]\ntype = \"redis\"\nhost = \"rediss://localhost\"\nport = {}\nusername = {USER:?}\n\
+             password_ref = \"env:REDIS_PASSWORD\"\n",
+            source.0.port
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = common::process::command();
+        command.args(["backup", "--target", "r", "--quiet", "--json", "--config"]).arg(&config);
+        command
+            .arg("--out")
+            .arg(dir.path().join(out))
+            .arg("--key-out")
+            .arg(dir.path().join(format!("{out}.key")));
+        command.env("REDIS_PASSWORD", PASSWORD).env("SSL_CERT_FILE", roots).output().unwrap()
+    };
+    let good = backup(&source.0.dir.path().join("cert"), "good");
+    assert!(good.status.success(), "{good:?}");
+    let told: serde_json::Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert!(told["manifest"]["rows"].as_u64().unwrap() > 400, "{told}");
+    let other = dir.path().join("other");
+    std::fs::write(
+        &other,
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem(),
+    )
+    .unwrap();
+    let bad = backup(&other, "bad");
+    let said = String::from_utf8_lossy(&bad.stderr);
+    assert!(!bad.status.success() && said.contains("certificate"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Redis and Valkey: an RDB over replication, by `redis-cli --rdb -` or `valkey-cli`.
 //!
 //! An RDB is the whole server, whatever database the target names. Host and user are arguments of their own, which the
-//! tool takes as they are; the password is in its environment.
+//! tool takes as they are; the password is in its environment. A host `rediss://HOST` is reached by TLS.
 
 mod keys;
 mod opcodes;
@@ -26,6 +26,12 @@ const PACKAGE: &str = "redis-tools";
 /// The engine's own.
 const PORT: u16 = 6379;
 
+/// Begins a host that is reached by TLS.
+const TLS: &str = "rediss://";
+
+/// Of the agent's environment: roots besides the system's own. The tool must be told.
+const ROOTS: &str = "SSL_CERT_FILE";
+
 /// For one question to a server.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -48,6 +54,8 @@ pub struct Redis {
     password: Secret,
     tool: (&'static str, PathBuf),
     server: Option<Server>,
+    /// As the dump says: a user may not be allowed to ask.
+    dumped_version: Option<String>,
     tally: Option<Tally>,
 }
 
@@ -61,11 +69,28 @@ impl Redis {
         if connection.strategy == Strategy::UnixSocket && connection.host.is_empty() {
             return Err(place::problem(target, "its host must be the absolute path of the server's socket"));
         }
+        if let Some(host) = tls_host(&connection)
+            && (host.is_empty() || host.contains(['/', '@', '?']) || (host.contains(':') && !is_ipv6(host)))
+        {
+            return Err(place::problem(
+                target,
+                "its host must be rediss:// and a name or address alone: the rest goes into connection.port, connection.username and password_secret_ref",
+            ));
+        }
         let password = secret::password(target)?;
         let tool = ground.find_any(&TOOLS, cancel)?;
         let tool = tool.ok_or_else(|| ground.missing(TOOLS[0], PACKAGE))?;
         let id = target.id.to_string();
-        Ok(Self { target: id, connection, ground, password, tool, server: None, tally: None })
+        Ok(Self {
+            target: id,
+            connection,
+            ground,
+            password,
+            tool,
+            server: None,
+            dumped_version: None,
+            tally: None,
+        })
     }
 
     fn call(&self) -> Call {
@@ -77,14 +102,31 @@ impl Redis {
             None => {
                 let port = if *port == 0 { PORT } else { *port };
                 let host = if host.is_empty() { place::LOOPBACK } else { host };
-                call.args(["-h", host, "-p", &port.to_string()])
+                let tls = tls_host(&self.connection);
+                let host = tls.unwrap_or(host);
+                let call = call.args(["-h", host, "-p", &port.to_string()]);
+                if tls.is_some() { self.by_tls(call, host) } else { call }
             }
         };
         if !username.is_empty() {
             call = call.args(["--user", username]);
         }
         call = call.arg("--no-auth-warning");
-        if self.password.is_empty() { call } else { call.env("REDISCLI_AUTH", self.password.expose()) }
+        // Without it the tool never says its user, who may need no password.
+        let has_auth = !self.password.is_empty() || !username.is_empty();
+        if has_auth { call.env("REDISCLI_AUTH", self.password.expose()) } else { call }
+    }
+
+    fn by_tls(&self, call: Call, host: &str) -> Call {
+        let mut call = call.arg("--tls");
+        // The name of the server, where it has one: by it a host of many finds the certificate.
+        if host.parse::<std::net::IpAddr>().is_err() {
+            call = call.args(["--sni", host]);
+        }
+        match (&self.ground, std::env::var_os(ROOTS)) {
+            (Ground::Host(_), Some(roots)) if !roots.is_empty() => call.arg("--cacert").arg(roots),
+            (Ground::Host(_) | Ground::Container(_), _) => call,
+        }
     }
 
     /// Asks the server what it is. Its user may not be allowed to be told: the dump's own words are better.
@@ -107,7 +149,8 @@ impl Driver for Redis {
     }
 
     fn engine_version(&self) -> String {
-        self.server.as_ref().map_or_else(|| "Redis".to_owned(), |server| server.version.clone())
+        let asked = self.server.as_ref().map(|server| server.version.as_str());
+        asked.or(self.dumped_version.as_deref()).unwrap_or("Redis").to_owned()
     }
 
     fn magic(&self) -> &'static [u8] {
@@ -117,7 +160,9 @@ impl Driver for Redis {
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
         let mut rdb = Rdb::new();
-        let bytes = form::stream(&self.call().args(["--rdb", "-"]), "Redis", &mut rdb, out, cancel)?;
+        let call = self.call().args(["--rdb", "-"]);
+        let bytes = form::stream(&call, "Redis", &mut rdb, out, cancel)?;
+        self.dumped_version = rdb.version();
         self.tally = rdb.tally();
         Ok(bytes)
     }
@@ -125,12 +170,22 @@ impl Driver for Redis {
     fn remarks(&self) -> Vec<String> {
         let is_part = self.server.as_ref().is_some_and(|server| server.is_cluster);
         let text = "the server is a node of a cluster: only the keys of its own slots are in the dump; every master needs a target of its own";
-        if is_part { vec![text.to_owned()] } else { Vec::new() }
+        is_part.then(|| text.to_owned()).into_iter().collect()
     }
 
     fn tally(&mut self) -> Option<Tally> {
         self.tally.take()
     }
+}
+
+/// The host behind `rediss://`, without the brackets of an address.
+fn tls_host(connection: &Connection) -> Option<&str> {
+    let host = connection.host.strip_prefix(TLS)?.trim_end_matches('/');
+    Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
+}
+
+fn is_ipv6(host: &str) -> bool {
+    host.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 fn parse(info: &str) -> Option<Server> {

@@ -6,6 +6,7 @@
 use super::super::form::{Form, FormError, wrong};
 use super::super::tally::Tally;
 use super::keys::Keys;
+use super::opcodes::AUX;
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 use std::io::Write;
 
@@ -24,6 +25,12 @@ const MARK_LEN: usize = 40;
 
 /// The name and the version.
 const HEAD_LEN: usize = 9;
+
+/// Of the beginning: head, and the first field with its version.
+const HEAD_KEPT: usize = 64;
+
+/// How the first field is called, and whose it is.
+const VERSIONS: [(&str, &str); 2] = [("redis-ver", "Redis"), ("valkey-ver", "Valkey")];
 
 /// The shortest RDB: head, end, checksum.
 const SHORTEST: usize = HEAD_LEN + 1 + SUM_LEN;
@@ -48,6 +55,20 @@ impl Rdb {
         Self { held: Vec::new(), digest: CRC.digest(), passed: 0, head: Vec::new(), keys: Keys::new() }
     }
 
+    /// Of the server, as the first field of the file says.
+    pub fn version(&self) -> Option<String> {
+        let field = self.head.get(HEAD_LEN..)?;
+        VERSIONS.iter().find_map(|(name, engine)| {
+            let value = field.strip_prefix(&[AUX, name.len() as u8])?.strip_prefix(name.as_bytes())?;
+            let (len, value) = value.split_first()?;
+            let value = value.get(..usize::from(*len))?;
+            // A longer one, or a number, is no version.
+            let version = std::str::from_utf8(value).ok()?;
+            let is_version = version.bytes().all(|byte| byte.is_ascii_graphic());
+            is_version.then(|| format!("{engine} {version}"))
+        })
+    }
+
     fn pass(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
         self.digest.update(bytes);
         self.keys.take(bytes);
@@ -58,8 +79,8 @@ impl Rdb {
 
 impl Form for Rdb {
     fn take(&mut self, bytes: &[u8], out: &mut dyn Write) -> Result<(), FormError> {
-        if self.head.len() < HEAD_LEN {
-            let missing = (HEAD_LEN - self.head.len()).min(bytes.len());
+        if self.head.len() < HEAD_KEPT {
+            let missing = (HEAD_KEPT - self.head.len()).min(bytes.len());
             self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
             let begins = |magic: &&[u8]| self.head.starts_with(magic) || magic.starts_with(&self.head);
             if !MAGICS.iter().any(begins) {
@@ -167,6 +188,7 @@ mod tests {
         form.finish(&mut out).unwrap();
         assert_eq!(out, dump);
         assert_eq!(form.tally().unwrap().rows()["db0"], 2);
+        assert_eq!(form.version().as_deref(), Some("Valkey 9.1.2"));
         dump[100] ^= 1;
         assert!(judge(&dump, 33).is_err() && judge(b"VALKYRIE", 3).is_err());
     }
