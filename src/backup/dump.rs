@@ -120,7 +120,7 @@ impl Reading {
         let estimate = driver.estimate(&cancel)?;
         let hope = match compression {
             Compression::Zstd | Compression::Gzip => estimate / HOPEFUL_RATIO,
-            Compression::None => estimate,
+            Compression::None => driver.least_bytes(estimate),
         };
         if outlet.fills_disk() {
             scratch.room.ensure(&scratch.dir, hope)?;

@@ -54,6 +54,11 @@ pub trait Driver {
     /// [`DumpError`]
     fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError>;
 
+    /// What the dump has at least of an estimate: with less room than that it cannot end well.
+    fn least_bytes(&self, estimate: u64) -> u64 {
+        estimate
+    }
+
     /// For `BackupCompleted.db_engine_version`.
     fn engine_version(&self) -> String;
 

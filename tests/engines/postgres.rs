@@ -4,7 +4,10 @@ use crate::contract::{Database, Engine, NAME, PASSWORD, USER, by_tcp};
 use crate::restored::{Restorable, look_at, look_fails};
 use crate::run::{Site, script};
 use crate::server::{Server, as_user, fed, ok, succeeds};
+use backupy_agent::drivers::{Scratch, open};
 use backupy_agent::model::{Engine as Kind, TargetSpec};
+use backupy_agent::process::Cancel;
+use backupy_agent::spool::Room;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -295,4 +298,38 @@ fn a_place_that_the_server_cannot_come_to_is_named_with_what_to_do() {
         closed.display()
     );
     assert!(said.contains(&what) && said.contains("restored here"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn the_estimate_is_of_what_a_dump_has_and_needs_no_rights() {
+    let server = Postgres::start();
+    server.fill(4 << 20);
+    let indexes = (0..12).map(|n| format!("CREATE INDEX i{n} ON s.t(v, id)")).collect::<Vec<_>>().join(";");
+    server.sql(NAME, &indexes);
+    let whole: u64 = server.sql(NAME, "SELECT pg_database_size(current_database())").trim().parse().unwrap();
+    let site = Site::new(&Postgres::tools());
+    let target = server.target();
+    site.success(&target);
+    let dumped = site.opened().metadata().unwrap().len();
+    let estimate = |target: &TargetSpec| {
+        let scratch = Scratch { dir: site.options.spool_dir.clone(), room: Room::default() };
+        let cancel = Cancel::new();
+        open(target, &site.options.host, scratch, &cancel).unwrap().estimate(&cancel).unwrap()
+    };
+    let expected = estimate(&target);
+    assert!(
+        whole > 4 * dumped && expected < 2 * dumped && expected > dumped / 2,
+        "{whole} {expected} {dumped}"
+    );
+    // A table that somebody holds is not waited for: the whole must do.
+    let mut holder = server.hold("s.t");
+    crate::common::eventually("somebody holds the table", std::time::Duration::from_secs(10), || {
+        let held =
+            "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 's.t'::regclass";
+        (server.sql(NAME, held).trim() == "1").then_some(())
+    });
+    assert!(estimate(&target) > whole / 2);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }

@@ -38,9 +38,16 @@ const CONNECT_S: u32 = 15;
 /// For one question to a server that is there.
 const ANSWER: Duration = Duration::from_secs(40);
 
-/// Version and size, one row: the number, its text, bytes. Sizes need no lock here.
+/// Version and size, one row: the number, its text, bytes. Nothing here waits for a lock; the size has indexes in it.
 const QUESTION: &str = "SELECT current_setting('server_version_num'), current_setting('server_version'), \
      pg_catalog.pg_database_size(pg_catalog.current_database())";
+
+/// What a dump has of the database: its tables without indexes, and large objects. Asked apart: a table that somebody has
+/// locked holds it up, and then the size of the whole must do. What it sets is gone with it, also behind a pooler.
+const DUMPED_SIZE: &str = "SET LOCAL statement_timeout = 10000; \
+     SELECT COALESCE(SUM(pg_catalog.pg_table_size(c.oid)), 0) + pg_catalog.pg_table_size('pg_catalog.pg_largeobject'::regclass) \
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// One database of a server.
 pub struct Postgres {
@@ -103,18 +110,18 @@ impl Postgres {
         if self.password.is_empty() { call } else { call.env("PGPASSWORD", self.password.expose()) }
     }
 
-    /// Asks the server what it is. A server that does not answer is no reason yet: pg_dump's own words are better.
-    fn ask(&self, cancel: &Cancel) -> Result<Option<Server>, DumpError> {
+    /// Asks the server. One that does not answer is no reason yet: pg_dump's own words are better.
+    fn ask(&self, question: &str, cancel: &Cancel) -> Result<Option<String>, DumpError> {
         let Some(psql) = self.ground.find_each_postgres("psql", cancel)?.into_iter().next() else {
             return Ok(None);
         };
         let call = self.call("psql", &psql).args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet"]);
-        let call = call.args(["--no-password", "--field-separator=\t", "--command", QUESTION]);
+        let call = call.args(["--no-password", "--field-separator=\t", "--command", question]);
         match tool::answer(&call, ANSWER, cancel) {
-            Ok(answer) => Ok(Server::parse(&answer)),
+            Ok(answer) => Ok(Some(answer)),
             Err(DumpError::Cancelled) => Err(DumpError::Cancelled),
             Err(error) => {
-                tracing::debug!(target = self.target, %error, "the server could not be asked for its version and size");
+                tracing::debug!(target = self.target, %error, "the server could not be asked");
                 Ok(None)
             }
         }
@@ -155,8 +162,10 @@ impl Postgres {
 
 impl Driver for Postgres {
     fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError> {
-        self.server = self.ask(cancel)?;
-        Ok(self.server.as_ref().map_or(0, |server| server.size_bytes))
+        self.server = self.ask(QUESTION, cancel)?.and_then(|answer| Server::parse(&answer));
+        let Some(server) = &self.server else { return Ok(0) };
+        let dumped = self.ask(DUMPED_SIZE, cancel)?;
+        Ok(dumped.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(server.size_bytes))
     }
 
     fn engine_version(&self) -> String {
