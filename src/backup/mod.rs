@@ -115,13 +115,17 @@ pub fn acceptable(job: &JobSpec, target: &TargetSpec, hooks: &hooks::Options) ->
 /// Needs a tokio runtime of its own, so that a busy run is felt by nobody else.
 pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: &Cancel) -> RunOutcome {
     let start = Instant::now();
-    secrets::hide(job, progress);
+    let hidden = secrets::hide(job, progress, cancel).await;
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
     if let Some(outcome) = progress.verdict().known() {
         hooks.after(&outcome).await;
         return outcome;
     }
-    let outcome = match run(job, options, &mut hooks, progress, cancel, start).await {
+    let done = match hidden {
+        Ok(()) => run(job, options, &mut hooks, progress, cancel, start).await,
+        Err(error) => Err(error),
+    };
+    let outcome = match done {
         Ok(completed) => RunOutcome::Completed(completed),
         Err(_) if cancel.is_cancelled() => RunOutcome::Cancelled,
         Err(error) => RunOutcome::Failed { error: progress.mask().text(&error.to_string()) },
@@ -180,7 +184,7 @@ pub async fn execute_to_file(
     cancel: &Cancel,
 ) -> Result<Completed, RunError> {
     let start = Instant::now();
-    secrets::hide(job, progress);
+    secrets::hide(job, progress, cancel).await?;
     let compression = compression(&job.job)?;
     drivers::supports(&job.target)?;
     progress.dumping(0, 1);
@@ -209,7 +213,7 @@ pub async fn execute_to_url(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Completed, RunError> {
-    secrets::hide(job, progress);
+    secrets::hide(job, progress, cancel).await?;
     let mut hooks = hooks::Hooks::new(job, &options.hooks, progress, cancel);
     run(job, options, &mut hooks, progress, cancel, Instant::now()).await
 }

@@ -2,7 +2,10 @@
 
 use super::DumpError;
 use crate::model::{Secret, TargetSpec};
+use nix::fcntl::OFlag;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
 /// A file that is longer holds no password.
@@ -11,18 +14,24 @@ const FILE_LEN_MAX: u64 = 64 * 1024;
 /// What the agent itself has must not leave for a database's host, whoever asks for it.
 const OWN_VARIABLES: &str = "BACKUPY_";
 const OWN_CREDENTIAL: &str = "agent-key";
+/// How every agent's key begins, wherever it stands: in its own file, or in the configuration.
+const OWN_KEYS: [&str; 2] = ["bkpy_live_", "bkpy_test_"];
 
-/// The password of the target; empty where it has none.
+/// The password of the target; empty where it has none. May wait for a file system that does not answer: not for a thread
+/// that somebody else waits for.
 ///
 /// # Errors
 /// [`DumpError::Target`], which names the reference and never a value.
 pub fn password(target: &TargetSpec) -> Result<Secret, DumpError> {
     let reference = target.connection.password_ref.expose();
-    let text =
-        resolve(reference).map_err(|problem| DumpError::Target { target: target.id.to_string(), problem })?;
+    let refused = |problem| DumpError::Target { target: target.id.to_string(), problem };
+    let text = resolve(reference).map_err(refused)?;
+    if OWN_KEYS.iter().any(|key| text.expose().contains(key)) {
+        let problem = "its password is, or holds, an agent's key, which goes to no database: correct password_secret_ref";
+        return Err(refused(problem.to_owned()));
+    }
     if text.expose().contains('\0') {
-        let problem = "its password has a zero byte, which no tool takes".to_owned();
-        return Err(DumpError::Target { target: target.id.to_string(), problem });
+        return Err(refused("its password has a zero byte, which no tool takes".to_owned()));
     }
     Ok(text)
 }
@@ -81,7 +90,15 @@ fn of_credential(name: &str) -> Result<Secret, String> {
 /// Without the line's end that editors leave.
 fn of_file(path: &Path) -> Result<Secret, String> {
     let failed = |error: std::io::Error| format!("its password's file {}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // A pipe that nobody writes to would hold whoever opens it for ever.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!(
+            "its password's file {} is no regular file: name one that holds the password",
+            path.display()
+        ));
+    }
     // Room for all of it at once: a buffer that grows leaves copies behind.
     let mut text = zeroize::Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize + 2));
     let read = file.take(FILE_LEN_MAX + 1).read_to_string(&mut text);
@@ -145,6 +162,36 @@ mod tests {
             ("credential:db", "LoadCredential=db:/path"),
         ] {
             assert!(said(reference).contains(words), "{reference}: {}", said(reference));
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let said = said(&format!("file:{}", path.display()));
+            assert!(said.contains("no regular file"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_agents_own_key_goes_to_no_database_from_wherever_it_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = ["bkpy", "live", &"x".repeat(32)].join("_");
+        let mut target = TargetSpec {
+            id: "t1".into(),
+            engine: None,
+            display_name: String::new(),
+            connection: Default::default(),
+        };
+        let path = dir.path().join("key");
+        std::fs::write(&path, format!("[server]\nagent_key = \"{key}\"\n")).unwrap();
+        for reference in [format!("file:{}", path.display()), key.clone(), format!("literal:{key}")] {
+            target.connection.password_ref = reference.into();
+            let error = password(&target).unwrap_err().to_string();
+            assert!(error.contains("an agent's key") && !error.contains(&key), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ mod tests;
 use super::error::RunError;
 use super::job::Job;
 use super::progress::Progress;
-use super::secrets::hide_password;
+use super::secrets::hide_again;
 use super::thread::on_thread;
 use crate::model::{JobSpec, RunOutcome};
 use crate::process::Cancel;
@@ -206,7 +206,7 @@ impl<'a> Hooks<'a> {
         let died = || io::Error::other("its thread ended without a result");
         let ran = running.map_err(|error| io::Error::other(error.to_string()))?.await.map_err(|_| died())?;
         // It may have written a new one, and shown it.
-        hide_password(&self.job.target, self.progress);
+        hide_again(&self.job.target, self.progress).await;
         if let Ok(ran) = &ran {
             self.used += ran.took;
         }

@@ -71,7 +71,7 @@ async fn a_hook_knows_its_run_and_no_secret_and_its_output_is_told_without_them(
                 $BACKUPY_HOOK $BACKUPY_STATUS; echo 'sig=TOPSECRET hunter22'; true";
     let job = job(&[text], &[text, "echo $BACKUPY_STATUS, $BACKUPY_ERROR"]);
     let (progress, cancel) = (Progress::new(), Cancel::new());
-    secrets::hide(&job, &progress);
+    secrets::hide(&job, &progress, &cancel).await.unwrap();
     let mut hooks = Hooks::new(&job, &ON, &progress, &cancel);
     hooks.before().await.unwrap();
     let told = progress.take_events();
@@ -94,7 +94,7 @@ async fn a_password_that_a_hook_writes_and_shows_is_masked_too() {
     let mut job = job(&[&rotate, &format!("cat {path} >&2; exit 1")], &[]);
     job.target.connection.password_ref = format!("file:{path}").as_str().into();
     let (progress, cancel) = (Progress::new(), Cancel::new());
-    secrets::hide(&job, &progress);
+    secrets::hide(&job, &progress, &cancel).await.unwrap();
     let error = Hooks::new(&job, &ON, &progress, &cancel).before().await.unwrap_err().to_string();
     assert!(error.ends_with("it said: ***"), "{error}");
     let told = progress.take_events();
