@@ -26,7 +26,7 @@ const POSTGRES_NEWEST: u32 = 40;
 pub struct Tools {
     /// Of the `PATH`, in its order.
     pub dirs: Vec<PathBuf>,
-    /// Programs of one PostgreSQL version each, the newest last.
+    /// Programs of one PostgreSQL version each, the newest last; most of them are not there.
     pub postgres_dirs: Vec<PathBuf>,
 }
 
@@ -44,8 +44,8 @@ impl Tools {
             None => USUAL_DIRS.iter().map(PathBuf::from).collect(),
         };
         let each = |number: u32| POSTGRES_DIRS.map(|(before, behind)| format!("{before}{number}{behind}"));
-        let postgres_dirs =
-            (9..=POSTGRES_NEWEST).flat_map(each).map(PathBuf::from).filter(|dir| dir.is_dir());
+        // Whether they are there is looked at anew each time: a client may be installed while the agent runs.
+        let postgres_dirs = (9..=POSTGRES_NEWEST).flat_map(each).map(PathBuf::from);
         Self { dirs, postgres_dirs: postgres_dirs.collect() }
     }
 
@@ -108,6 +108,20 @@ mod tests {
         let tools = Tools { dirs: Vec::new(), postgres_dirs };
         assert_eq!(tools.find_each_postgres("pg_dump"), [old, new]);
         assert_eq!(tools.capabilities(), ["sqlite", "pg_dump"]);
+    }
+
+    #[test]
+    fn a_version_of_postgresql_that_is_installed_later_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let tools = Tools { dirs: Vec::new(), postgres_dirs: vec![dir.path().join("17")] };
+        assert!(tools.find_each_postgres("pg_dump").is_empty());
+        let new = program(&dir.path().join("17/pg_dump"), 0o755);
+        assert_eq!(tools.find_each_postgres("pg_dump"), [new]);
+        // Which are kept is not the state of the disk at the start.
+        let kept = Tools::of_path(None).postgres_dirs;
+        assert!(
+            kept.contains(&"/usr/pgsql-39/bin".into()) && kept.contains(&"/usr/lib/postgresql/9/bin".into())
+        );
     }
 
     #[test]
