@@ -249,6 +249,10 @@ impl Started<'_> {
         mut take: impl FnMut(&[u8]) -> Result<(), DumpError>,
     ) -> Result<(), DumpError> {
         while self.running.listen(&mut self.attached, patience)? {
+            // Here and not only while nothing comes: a tool that says much may give nothing.
+            if let Some(how) = patience.overdue() {
+                return Err(self.running.failure(&how));
+            }
             if let Err(error) = self.hand_on(patience, &mut take) {
                 return Err(self.better_reason(error, patience));
             }

@@ -227,6 +227,22 @@ fn a_dump_that_gives_nothing_for_too_long_is_ended() {
     assert!(engine.times("\"TERM\"") > 0, "it was not ended: {error}");
 }
 
+/// Words on standard error are no dump.
+#[test]
+fn a_dump_that_only_talks_for_too_long_is_ended_too() {
+    let engine = ScriptedEngine::start(|asked| match asked {
+        START => Some(Say::Slowly(upgraded(&frames(&[(2, &"still waiting\n".repeat(20_000))])))),
+        STATE => Some(answer(200, r#"{"Running":true,"ExitCode":null,"Pid":1}"#)),
+        _ => None,
+    });
+    let cancel = Cancel::new();
+    let ground = Ground::Container(Rc::new(open(&engine, &cancel).unwrap()));
+    let call = Call::new(&ground, "pg_dump", "pg_dump".into());
+    let silence = Silence::new(Duration::from_millis(50));
+    let error = tool::pump(&call, Patience::patient(&cancel, &silence), |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("gave nothing for") && error.contains("still waiting"), "{error}");
+}
+
 #[test]
 fn a_stopped_run_ends_at_once_wherever_the_engine_hangs() {
     for line in ["GET /_ping", "GET /containers/db/json", "POST /containers/c0ffee/exec", START] {
