@@ -29,7 +29,7 @@ impl Child {
         Ok(Self { group, name: call.name().to_owned() })
     }
 
-    /// Hands the whole output on, and judges how the tool ended.
+    /// Hands the whole output on, and judges how the tool ended; gives what it warned of.
     ///
     /// # Errors
     /// [`DumpError::Cancelled`], [`DumpError::Tool`], or what `take` said.
@@ -37,7 +37,7 @@ impl Child {
         mut self,
         patience: Patience<'_>,
         mut take: impl FnMut(&[u8]) -> Result<(), DumpError>,
-    ) -> Result<(), DumpError> {
+    ) -> Result<Vec<String>, DumpError> {
         let mut buffer = vec![0; READ_LEN];
         loop {
             self.check(patience)?;
@@ -52,7 +52,11 @@ impl Child {
             }
         }
         let status = self.wait(patience)?;
-        if status.success() { Ok(()) } else { Err(self.failure(&how_it_ended(status))) }
+        if status.success() {
+            Ok(self.group.tail().warnings())
+        } else {
+            Err(self.failure(&how_it_ended(status)))
+        }
     }
 
     fn check(&self, patience: Patience<'_>) -> Result<(), DumpError> {

@@ -52,6 +52,16 @@ fn how_it_ended_is_told_after_its_output_with_its_last_words_and_no_secret() {
 }
 
 #[test]
+fn what_a_tool_that_went_well_warned_of_is_told_without_its_secrets() {
+    let script =
+        "echo dump; echo \"warning: $PW is not allowed to see it all\" >&2; echo 'dumping x.warnings' >&2";
+    let call = shell(script).env("PW", "s3cr3t pw").hiding(&"s3cr3t pw".into());
+    let cancel = Cancel::new();
+    let warnings = Child::start(&call).unwrap().pump(Patience::from(&cancel), |_| Ok(())).unwrap();
+    assert_eq!(warnings, ["warning: *** is not allowed to see it all"]);
+}
+
+#[test]
 fn a_tool_gets_only_what_it_may_have() {
     let seen = String::from_utf8(pump(&shell("env"), &Cancel::new()).unwrap()).unwrap();
     let usual = ["PATH", "HOME", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"];

@@ -49,7 +49,16 @@ pub fn wrong<T>(problem: impl Into<String>) -> Result<T, FormError> {
     Err(FormError::Wrong(problem.into()))
 }
 
-/// Runs the tool and hands its dump on; gives the dump's length. The exit status is asked before the form's end:
+/// What came of a dump that went well.
+#[derive(Debug)]
+pub struct Streamed {
+    /// Its length.
+    pub bytes: u64,
+    /// What its tool warned of: something may be missing in it.
+    pub warnings: Vec<String>,
+}
+
+/// Runs the tool and hands its dump on. The exit status is asked before the form's end:
 /// a tool that failed has the better reason.
 ///
 /// # Errors
@@ -60,21 +69,22 @@ pub fn stream(
     form: &mut dyn Form,
     out: &mut dyn Sink,
     cancel: &Cancel,
-) -> Result<u64, DumpError> {
+) -> Result<Streamed, DumpError> {
     let explain = |error| match error {
         FormError::Wrong(problem) => DumpError::Form { engine, tool: call.title().to_owned(), problem },
         FormError::Output(error) => DumpError::Output(error),
     };
     let mut out = Counted { out, bytes: 0 };
     let silence = Silence::new(SILENCE);
-    tool::pump(call, Patience::patient(cancel, &silence), |bytes| {
+    let warnings = tool::pump(call, Patience::patient(cancel, &silence), |bytes| {
         let taken = form.take(bytes, &mut out).map_err(explain);
         // What the tool waits for us is not its silence.
         silence.end();
         taken
     })?;
     form.finish(&mut out).map_err(explain)?;
-    Ok(out.bytes)
+    let warnings = warnings.into_iter().map(|said| format!("{} said: {said}", call.title())).collect();
+    Ok(Streamed { bytes: out.bytes, warnings })
 }
 
 struct Counted<'a> {

@@ -239,7 +239,7 @@ pub struct Started<'a> {
 }
 
 impl Started<'_> {
-    /// Hands the whole output on, and judges how the tool ended.
+    /// Hands the whole output on, and judges how the tool ended; gives what it warned of.
     ///
     /// # Errors
     /// [`DumpError::Cancelled`], [`DumpError::ToolMissingInside`], [`DumpError::Tool`], or what `take` said.
@@ -247,7 +247,7 @@ impl Started<'_> {
         mut self,
         patience: Patience<'_>,
         mut take: impl FnMut(&[u8]) -> Result<(), DumpError>,
-    ) -> Result<(), DumpError> {
+    ) -> Result<Vec<String>, DumpError> {
         while self.running.listen(&mut self.attached, patience)? {
             // Here and not only while nothing comes: a tool that says much may give nothing.
             if let Some(how) = patience.overdue() {
@@ -257,7 +257,8 @@ impl Started<'_> {
                 return Err(self.better_reason(error, patience));
             }
         }
-        self.running.judge(patience)
+        self.running.judge(patience)?;
+        Ok(self.running.tail.warnings())
     }
 
     /// Hands on what was read.

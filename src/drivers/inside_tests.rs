@@ -244,6 +244,17 @@ fn a_dump_that_only_talks_for_too_long_is_ended_too() {
 }
 
 #[test]
+fn what_a_tool_that_went_well_warned_of_is_told() {
+    let said = upgraded(&frames(&[(1, "dump"), (2, "pg_dump: warning: not all of it\nprogress\n")]));
+    let engine = ScriptedEngine::start(move |asked| (asked == START).then(|| Say::Bytes(said.clone())));
+    let cancel = Cancel::new();
+    let ground = Ground::Container(Rc::new(open(&engine, &cancel).unwrap()));
+    let call = Call::new(&ground, "pg_dump", "pg_dump".into());
+    let warnings = tool::pump(&call, Patience::from(&cancel), |_| Ok(())).unwrap();
+    assert_eq!(warnings, ["pg_dump: warning: not all of it"]);
+}
+
+#[test]
 fn a_stopped_run_ends_at_once_wherever_the_engine_hangs() {
     for line in ["GET /_ping", "GET /containers/db/json", "POST /containers/c0ffee/exec", START] {
         let engine = ScriptedEngine::start(move |asked| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 const ANSWER_LEN: usize = 64 * 1024;
 
 /// Runs the tool and hands its whole output on. How it ended is asked after its output ended: a tool that died half-way is
-/// a failure, never a short success.
+/// a failure, never a short success. Gives what a tool that went well warned of, without secrets.
 ///
 /// # Errors
 /// [`DumpError::Cancelled`], [`DumpError::ToolStart`], [`DumpError::ToolMissingInside`], [`DumpError::Docker`],
@@ -22,7 +22,7 @@ pub fn pump(
     call: &Call,
     patience: Patience<'_>,
     take: impl FnMut(&[u8]) -> Result<(), DumpError>,
-) -> Result<(), DumpError> {
+) -> Result<Vec<String>, DumpError> {
     match call.ground() {
         Ground::Host(_) => Child::start(call)?.pump(patience, take),
         Ground::Container(container) => Running::start(container, call, patience)?.pump(patience, take),

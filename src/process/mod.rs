@@ -15,6 +15,7 @@ mod mask;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use cancel::{Cancel, CancelOnDrop};
 pub use lead::{Manners, command, setpriv};

@@ -1,5 +1,6 @@
 //! The last words of a process, without its secrets.
 
+use super::warnings::Warnings;
 use crate::process::Mask;
 use std::collections::VecDeque;
 use zeroize::{Zeroize, Zeroizing};
@@ -14,20 +15,27 @@ pub struct Tail {
     /// All that was pushed.
     total: u64,
     mask: Mask,
+    warnings: Warnings,
 }
 
 impl Tail {
     /// Of a process that was given these.
     pub fn new(mask: Mask) -> Self {
-        Self { bytes: VecDeque::with_capacity(2 * KEPT_LEN), total: 0, mask }
+        Self { bytes: VecDeque::with_capacity(2 * KEPT_LEN), total: 0, mask, warnings: Warnings::default() }
     }
 
     /// The next words.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
+        self.warnings.push(bytes);
         self.bytes.extend(bytes);
         let surplus = self.bytes.len().saturating_sub(KEPT_LEN);
         self.bytes.drain(..surplus);
+    }
+
+    /// The warnings among all that was said, also before what is kept; secrets masked.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.told(&self.mask)
     }
 
     /// How much was said before what is kept.

@@ -333,3 +333,16 @@ fn the_estimate_is_of_what_a_dump_has_and_needs_no_rights() {
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
+fn what_pg_dump_leaves_out_with_a_warning_is_told() {
+    let server = Postgres::start();
+    server
+        .sql(NAME, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false)");
+    let (_, remarks) = Site::new(&Postgres::tools()).remarks(&server.target());
+    let told = remarks
+        .iter()
+        .any(|remark| remark.contains("pg_dump said") && remark.contains("subscriptions not dumped"));
+    assert!(told, "{remarks:?}");
+}

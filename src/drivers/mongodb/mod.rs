@@ -12,6 +12,7 @@ mod bson;
 mod way;
 
 use super::call::Call;
+use super::form::Streamed;
 use super::ground::Ground;
 use super::private::{MONGODB_CONFIG, PrivateDir};
 use super::{Driver, DumpError, Scratch, form, place, secret};
@@ -39,6 +40,7 @@ pub struct Mongodb {
     program: PathBuf,
     config: Config,
     server_version: Option<String>,
+    warnings: Vec<String>,
 }
 
 /// Where the tool reads the password and the connection string.
@@ -83,8 +85,8 @@ impl Mongodb {
             }
             Ground::Container(_) => Config::Fed(text),
         };
-        let target = target.clone();
-        Ok(Self { target, way, ground, password, program, config, server_version: None })
+        let (target, server_version, warnings) = (target.clone(), None, Vec::new());
+        Ok(Self { target, way, ground, password, program, config, server_version, warnings })
     }
 
     fn call(&self) -> Call {
@@ -124,13 +126,19 @@ impl Driver for Mongodb {
         version.map_or_else(|| "MongoDB".to_owned(), |version| format!("MongoDB {version}"))
     }
 
+    fn remarks(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
     fn magic(&self) -> &'static [u8] {
         archive::MAGIC
     }
 
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
         let mut archive = Archive::new();
-        let bytes = form::stream(&self.call(), "MongoDB", &mut archive, out, cancel)?;
+        let streamed = form::stream(&self.call(), "MongoDB", &mut archive, out, cancel)?;
+        let Streamed { bytes, warnings } = streamed;
+        self.warnings = warnings;
         self.server_version = archive.server_version().map(str::to_owned);
         // A database without collections is none, and mongodump takes every name: a misspelt one would be backed up as
         // nothing for ever.

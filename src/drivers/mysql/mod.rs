@@ -12,7 +12,7 @@ mod server;
 mod version;
 
 use super::call::Call;
-use super::form::Form;
+use super::form::{Form, Streamed};
 use super::ground::Ground;
 use super::private::{OPTION_FILE, PrivateDir};
 use super::tally::Tally;
@@ -67,7 +67,7 @@ pub struct Mysql {
     password: Secret,
     options: OptionFile,
     server: Option<Server>,
-    /// What the dump's tool means for the dump.
+    /// What the dump's tool means for the dump, and what it warned of.
     notes: Vec<String>,
     /// What its user may not see all of.
     unseen: Vec<&'static str>,
@@ -303,7 +303,11 @@ impl Driver for Mysql {
             (Err(DumpError::Tool { tool, how, said }), Some(hint)) => {
                 Err(DumpError::Tool { tool, how, said: format!("{said}\n{hint}") })
             }
-            (dumped, _) => dumped,
+            (Ok(Streamed { bytes, warnings }), _) => {
+                self.notes.extend(warnings);
+                Ok(bytes)
+            }
+            (Err(error), _) => Err(error),
         }
     }
 }

@@ -10,7 +10,7 @@ mod rows;
 mod version;
 
 use super::call::Call;
-use super::form::Form;
+use super::form::{Form, Streamed};
 use super::ground::Ground;
 use super::tally::Tally;
 use super::{Driver, DumpError, form, place, secret, tool};
@@ -61,6 +61,7 @@ pub struct Postgres {
     /// As the dump said.
     dumped_version: Option<String>,
     tally: Option<Tally>,
+    warnings: Vec<String>,
 }
 
 /// Whether the target can be reached in its way.
@@ -98,6 +99,7 @@ impl Postgres {
             server: None,
             dumped_version: None,
             tally: None,
+            warnings: Vec::new(),
         })
     }
 
@@ -180,6 +182,10 @@ impl Driver for Postgres {
         archive::MAGIC
     }
 
+    fn remarks(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
     fn tally(&mut self) -> Option<Tally> {
         self.tally.take()
     }
@@ -190,7 +196,8 @@ impl Driver for Postgres {
         let call = self.call("pg_dump", &tool).args(["--format=custom", "--compress=0", "--no-password"]);
         let call = call.arg(lock_wait);
         let mut archive = Archive::new();
-        let bytes = form::stream(&call, ENGINE, &mut archive, out, cancel)?;
+        let Streamed { bytes, warnings } = form::stream(&call, ENGINE, &mut archive, out, cancel)?;
+        self.warnings = warnings;
         self.dumped_version = archive.server_version().map(str::to_owned);
         self.tally = archive.tally();
         if archive.was_unread() {

@@ -8,7 +8,7 @@ mod opcodes;
 mod rdb;
 
 use super::call::Call;
-use super::form::Form;
+use super::form::{Form, Streamed};
 use super::ground::Ground;
 use super::tally::Tally;
 use super::{Driver, DumpError, form, place, secret, tool};
@@ -60,6 +60,7 @@ pub struct Redis {
     server: Option<Server>,
     /// As the dump says: a user may not be allowed to ask.
     dumped_version: Option<String>,
+    warnings: Vec<String>,
     tally: Option<Tally>,
 }
 
@@ -93,6 +94,7 @@ impl Redis {
             tool,
             server: None,
             dumped_version: None,
+            warnings: Vec::new(),
             tally: None,
         })
     }
@@ -165,7 +167,8 @@ impl Driver for Redis {
     fn dump(&mut self, out: &mut dyn Sink, cancel: &Cancel) -> Result<u64, DumpError> {
         let mut rdb = Rdb::new();
         let call = self.call().args(["--rdb", "-"]);
-        let bytes = form::stream(&call, "Redis", &mut rdb, out, cancel)?;
+        let Streamed { bytes, warnings } = form::stream(&call, "Redis", &mut rdb, out, cancel)?;
+        self.warnings = warnings;
         self.dumped_version = rdb.version();
         self.tally = rdb.tally();
         Ok(bytes)
@@ -174,7 +177,7 @@ impl Driver for Redis {
     fn remarks(&self) -> Vec<String> {
         let is_part = self.server.as_ref().is_some_and(|server| server.is_cluster);
         let text = "the server is a node of a cluster: only the keys of its own slots are in the dump; every master needs a target of its own";
-        is_part.then(|| text.to_owned()).into_iter().collect()
+        is_part.then(|| text.to_owned()).into_iter().chain(self.warnings.iter().cloned()).collect()
     }
 
     fn least_bytes(&self, estimate: u64) -> u64 {
