@@ -227,6 +227,8 @@ async fn seal(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Dumped, RunError> {
+    // It may have gone since the start, as when a disk was mounted over it. Whoever needs it, and has it not, says why.
+    let _ = spool::make_dir(&options.spool_dir);
     let packing = Packing {
         compression,
         zstd_level: options.zstd_level,

@@ -72,11 +72,12 @@ fn make_own(path: &Path) -> Result<Flock<File>, Refused> {
         Err(SpoolError::Io { cause, .. }) => return Err(Refused::Failed(cause)),
         Err(SpoolError::NoRoom { .. }) => return Err(Refused::Failed(ErrorKind::StorageFull.into())),
     }
-    let lock = lock(path).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => Refused::Taken,
-        // A link of somebody's.
-        _ if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => Refused::Taken,
-        _ => Refused::Failed(error),
+    let lock = lock(path).map_err(|error| {
+        let is_others =
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
+                // A link of somebody's.
+                || error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32);
+        if is_others { Refused::Taken } else { Refused::Failed(error) }
     })?;
     lock.set_permissions(Permissions::from_mode(0o700)).map_err(Refused::Failed)?;
     Ok(lock)

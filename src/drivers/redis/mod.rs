@@ -219,6 +219,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_by_tls_is_a_name_or_an_address_alone() {
+        let host = |host: &str| {
+            let connection = Connection { host: host.into(), ..Connection::default() };
+            tls_host(&connection).map(str::to_owned)
+        };
+        assert_eq!(host("rediss://db.example/").as_deref(), Some("db.example"));
+        assert_eq!(host("rediss://[::1]").as_deref(), Some("::1"));
+        assert_eq!(host("db.example"), None);
+        for more in ["rediss://", "rediss://u:p@h", "rediss://h:6380", "rediss://h/0"] {
+            let connection = Connection { host: more.into(), ..Connection::default() };
+            let (engine, display_name) = (None, String::new());
+            let target = TargetSpec { id: "t".into(), engine, display_name, connection };
+            let ground = Ground::Host(crate::drivers::Host::default());
+            let refused = Redis::open(&target, ground, &Cancel::new()).err().unwrap().to_string();
+            assert!(refused.contains("connection.port"), "{more}: {refused}");
+        }
+    }
+
+    #[test]
     fn a_server_is_known_by_what_it_says() {
         let is = |info: &str, version: &str, used_bytes, is_cluster| {
             assert_eq!(parse(info), Some(Server { version: version.into(), used_bytes, is_cluster }));
