@@ -90,7 +90,6 @@ pub struct Options {
 /// # Errors
 /// [`spool::SpoolError`], after having tried everything.
 pub fn remove_leftovers(spool_dir: &std::path::Path, keep: &[RunId]) -> Result<usize, spool::SpoolError> {
-    spool::take_over(spool_dir, keep);
     let spools = spool::remove_stale(spool_dir, keep);
     let private = drivers::private::remove_stale(spool_dir);
     Ok(spools? + private?)

@@ -3,12 +3,11 @@
 //! Its name comes from the agent's state directory, of which every agent has one to itself, so that the next life finds what
 //! this one leaves. A lock on it keeps agents apart that call their state directories the same, as in two containers.
 
-use super::{SpoolError, make_dir, path_of};
-use crate::model::RunId;
+use super::{SpoolError, make_dir};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 use ring::digest::{SHA256, digest};
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -99,38 +98,6 @@ pub fn lock(path: &Path) -> io::Result<Flock<File>> {
     if still { Ok(lock) } else { Err(ErrorKind::NotFound.into()) }
 }
 
-/// Where builds before this one worked: in `backup.spool_dir` itself.
-pub fn of_earlier_builds(dir: &Path) -> Option<&Path> {
-    let name = dir.file_name()?.to_string_lossy();
-    dir.parent().filter(|_| name.starts_with(PREFIX))
-}
-
-/// Takes over what an earlier build left of these runs. No other name is looked at: the directory may be anybody's.
-pub fn take_over(dir: &Path, runs: &[RunId]) {
-    let Some(before) = of_earlier_builds(dir) else { return };
-    for run in runs {
-        for (from, to) in
-            super::files_of(&path_of(before, run)).into_iter().zip(super::files_of(&path_of(dir, run)))
-        {
-            let ours =
-                std::fs::symlink_metadata(&from).is_ok_and(|meta| is_ours(&meta, 0o600) && meta.is_file());
-            if !ours || to.exists() {
-                continue;
-            }
-            if let Err(error) =
-                make_dir(dir).map_err(io::Error::other).and_then(|()| std::fs::rename(&from, &to))
-            {
-                tracing::warn!(path = %from.display(), %error, "a spool of an earlier build stays where it is");
-            }
-        }
-    }
-}
-
-/// Whether this user made it, with exactly these rights.
-pub fn is_ours(meta: &Metadata, mode: u32) -> bool {
-    meta.uid() == geteuid().as_raw() && meta.mode() & 0o7777 == mode
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,24 +129,5 @@ mod tests {
         fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &name).unwrap();
         assert_ne!(Home::take(&spool, &state).path(), name);
-    }
-
-    #[test]
-    fn a_spool_of_an_earlier_build_is_taken_over_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::take(dir.path(), &dir.path().join("state"));
-        let put = |name: &str, mode| {
-            fs::write(dir.path().join(name), name).unwrap();
-            fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap();
-        };
-        for (name, mode) in [("r1.part", 0o600), ("r1.ledger", 0o600), ("r2.part", 0o644), ("r3.part", 0o600)]
-        {
-            put(name, mode);
-        }
-        take_over(home.path(), &["r1".into(), "r2".into()]);
-        assert_eq!(fs::read(home.path().join("r1.part")).unwrap(), b"r1.part");
-        assert_eq!(fs::read(home.path().join("r1.ledger")).unwrap(), b"r1.ledger");
-        assert_eq!(home.path().read_dir().unwrap().count(), 2);
-        assert!(dir.path().join("r2.part").exists() && dir.path().join("r3.part").exists());
     }
 }

@@ -2,7 +2,7 @@
 
 mod home;
 
-pub use home::{Home, is_ours, lock, of_earlier_builds, take_over};
+pub use home::{Home, lock};
 
 use crate::model::{RunId, Space};
 use ring::digest::{SHA256, digest};
@@ -269,14 +269,10 @@ pub fn path_of(dir: &Path, run: &RunId) -> PathBuf {
     dir.join(file_name(run))
 }
 
-/// A spool, and before it what is known of it: in this order they may go one after the other.
-fn files_of(spool: &Path) -> [PathBuf; 2] {
-    [spool.with_extension(LEDGER_EXTENSION), spool.to_owned()]
-}
-
 /// Removes what an earlier life left of that run.
 pub fn remove_of(dir: &Path, run: &RunId) {
-    for path in files_of(&path_of(dir, run)) {
+    let spool = path_of(dir, run);
+    for path in [spool.with_extension(LEDGER_EXTENSION), spool] {
         if let Err(error) = remove(&path) {
             tracing::warn!(path = %path.display(), %error, "a spool could not be removed");
         }

@@ -14,7 +14,7 @@ mod way;
 use super::call::Call;
 use super::form::Streamed;
 use super::ground::Ground;
-use super::private::{MONGODB_CONFIG, PrivateDir};
+use super::private::PrivateDir;
 use super::{Driver, DumpError, Scratch, form, place, secret};
 use crate::drivers::Sink;
 use crate::model::{Connection, Secret, TargetSpec};
@@ -80,7 +80,7 @@ impl Mongodb {
             _ if text.is_empty() => Config::None,
             Ground::Host(_) => {
                 let dir = PrivateDir::create(&scratch.dir)?;
-                let file = dir.write(MONGODB_CONFIG, text.as_bytes())?;
+                let file = dir.write("mongodump.yaml", text.as_bytes())?;
                 Config::File { _dir: dir, file }
             }
             Ground::Container(_) => Config::Fed(text),

@@ -14,7 +14,7 @@ mod version;
 use super::call::Call;
 use super::form::{Form, Streamed};
 use super::ground::Ground;
-use super::private::{OPTION_FILE, PrivateDir};
+use super::private::PrivateDir;
 use super::tally::Tally;
 use super::{Driver, DumpError, Scratch, form, place, secret, tool};
 use crate::drivers::Sink;
@@ -102,7 +102,7 @@ impl Mysql {
         let options = match &ground {
             Ground::Host(_) => {
                 let dir = PrivateDir::create(&scratch.dir)?;
-                let file = dir.write(OPTION_FILE, text.as_bytes())?;
+                let file = dir.write("client.cnf", text.as_bytes())?;
                 OptionFile::Private { dir, file }
             }
             Ground::Container(_) => OptionFile::Fed(text),
