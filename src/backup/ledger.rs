@@ -34,8 +34,13 @@ enum Record {
         #[serde(default)]
         manifest: Option<Manifest>,
     },
-    /// Parts from here on belong to that upload, and are so large.
-    Upload { id: String, part_bytes: u64 },
+    /// Parts from here on belong to that upload and to the object of that SHA-256, and are so large.
+    Upload {
+        id: String,
+        part_bytes: u64,
+        #[serde(default)]
+        sha256: [u8; 32],
+    },
     /// The store has that part.
     Part { number: u32, etag: String, md5: Option<[u8; 16]> },
     /// That upload has all parts of an object that is in no spool. In one record: some of them are of no use.
@@ -61,6 +66,8 @@ pub struct Ledger {
     room: Room,
     key: LessSafeKey,
     count: u32,
+    /// Of the object that the list is about.
+    sha256: [u8; 32],
     upload: Option<(String, u64)>,
     stored: Vec<Stored>,
     streamed: Option<(String, Vec<Stored>)>,
@@ -89,8 +96,8 @@ impl Ledger {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).map_err(refused)?);
         let path = path_of(spool_path);
         let room = room.clone();
-        let (upload, stored, streamed) = (None, Vec::new(), None);
-        Ok(Self { file: None, path, room, key, count: 0, upload, stored, streamed })
+        let (sha256, upload, stored, streamed) = ([0; 32], None, Vec::new(), None);
+        Ok(Self { file: None, path, room, key, count: 0, sha256, upload, stored, streamed })
     }
 
     /// What an earlier life noted of that spool; None where it is not known to be whole.
@@ -105,11 +112,12 @@ impl Ledger {
             rest = after;
             match record {
                 Record::Finished { size_bytes, sha256, engine_version, plain_bytes, manifest } => {
+                    self.forget_parts(sha256);
                     let packed = Packed { size_bytes, sha256 };
                     dumped = Some(Dumped { packed, engine_version, plain_bytes, manifest });
                 }
-                Record::Upload { id, part_bytes } => {
-                    self.upload = Some((id, part_bytes));
+                Record::Upload { id, part_bytes, sha256 } => {
+                    self.upload = (sha256 == self.sha256).then_some((id, part_bytes));
                     self.stored.clear();
                 }
                 Record::Part { number, etag, md5 } => self.stored.push(Stored { number, etag, md5 }),
@@ -157,6 +165,7 @@ impl Ledger {
         let made = options.write(true).create(true).truncate(true).mode(0o600).open(&self.path);
         self.file = Some(made.map_err(|cause| self.failed(cause))?);
         self.count = 0;
+        self.forget_parts(dumped.packed.sha256);
         self.put(&Record::Finished {
             size_bytes: dumped.packed.size_bytes,
             sha256: dumped.packed.sha256,
@@ -164,6 +173,12 @@ impl Ledger {
             plain_bytes: dumped.plain_bytes,
             manifest: dumped.manifest.clone(),
         })
+    }
+
+    /// Another object, though it may go into the same upload: what the store has of the one before is none of its parts.
+    fn forget_parts(&mut self, sha256: [u8; 32]) {
+        (self.sha256, self.upload, self.streamed) = (sha256, None, None);
+        self.stored.clear();
     }
 
     fn dir(&self) -> &Path {
@@ -174,20 +189,22 @@ impl Ledger {
         File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(|cause| self.failed(cause).into())
     }
 
-    /// Parts of that upload follow. Gives their size: that of the parts which are there already.
-    ///
-    /// # Errors
-    /// [`RunError::Spool`]
-    pub fn begin_upload(&mut self, id: &str, part_bytes: u64) -> Result<u64, RunError> {
+    /// Parts of that upload follow. Gives their size: that of the parts which are there already. What cannot be noted
+    /// is sent again by a later life: no reason to fail.
+    pub fn begin_upload(&mut self, id: &str, part_bytes: u64) -> u64 {
         match &self.upload {
             // A store's name that is not told cannot be compared: the parts may belong to another upload.
-            Some((known, known_bytes)) if known == id && !id.is_empty() => return Ok(*known_bytes),
+            Some((known, known_bytes)) if known == id && !id.is_empty() => return *known_bytes,
             Some(_) | None => {}
         }
         self.stored.clear();
         self.upload = Some((id.to_owned(), part_bytes));
-        self.put(&Record::Upload { id: id.to_owned(), part_bytes })?;
-        Ok(part_bytes)
+        if let Err(error) = self.put(&Record::Upload { id: id.to_owned(), part_bytes, sha256: self.sha256 }) {
+            tracing::warn!(%error, "the upload could not be noted: after a restart all of its parts are sent again");
+            // Parts without their upload would be taken for those of the one before.
+            self.file = None;
+        }
+        part_bytes
     }
 
     /// The store has that part. What cannot be noted is sent again by a later life: no reason to fail.
@@ -282,7 +299,7 @@ mod tests {
         assert!(ledger(&spool, 1).recover().is_none());
         let mut first = ledger(&spool, 1);
         first.finished(&spool, &dumped()).unwrap();
-        assert_eq!(first.begin_upload("u", 5).unwrap(), 5);
+        assert_eq!(first.begin_upload("u", 5), 5);
         (1..=3).for_each(|number| first.note(&part(number)));
 
         let path = path_of(spool.path());
@@ -291,17 +308,64 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         let mut later = ledger(&spool, 1);
         assert_eq!(later.recover(), Some(dumped()));
-        assert_eq!(later.begin_upload("u", 8).unwrap(), 5, "the parts that are there say how large they are");
+        assert_eq!(later.begin_upload("u", 8), 5, "the parts that are there say how large they are");
         assert_eq!(later.stored(), [part(1), part(2)]);
         later.note(&part(3));
         let mut third = ledger(&spool, 1);
         third.recover().unwrap();
         assert_eq!(third.stored(), [part(1), part(2), part(3)]);
-        assert_eq!(third.begin_upload("another", 8).unwrap(), 8);
+        assert_eq!(third.begin_upload("another", 8), 8);
         assert!(third.stored().is_empty(), "parts of another upload are of no use");
         assert!(ledger(&spool, 2).recover().is_none(), "another key opens nothing");
         third.discard();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn parts_of_an_object_that_is_gone_are_none_of_the_next_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+        let mut first = ledger(&spool, 1);
+        first.finished(&spool, &dumped()).unwrap();
+        first.begin_upload("u", 5);
+        first.note(&part(1));
+        let another = Dumped { packed: Packed { size_bytes: 7, sha256: [4; 32] }, ..dumped() };
+        let mut later = ledger(&spool, 1);
+        later.recover().unwrap();
+        later.finished(&spool, &another).unwrap();
+        assert_eq!((later.begin_upload("u", 8), later.stored()), (8, Vec::new()));
+
+        // Nor where the list itself mixes them.
+        let mut mixed = ledger(&spool, 1);
+        mixed.recover().unwrap();
+        mixed.put(&Record::Upload { id: "u".into(), part_bytes: 5, sha256: [3; 32] }).unwrap();
+        mixed.note(&part(1));
+        let mut later = ledger(&spool, 1);
+        assert_eq!(later.recover(), Some(another));
+        assert_eq!((later.begin_upload("u", 8), later.stored()), (8, Vec::new()));
+    }
+
+    #[test]
+    fn an_upload_goes_on_where_its_note_finds_no_room() {
+        use crate::model::Space;
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path(), &"r".into()).unwrap();
+        let free = Arc::new(AtomicU64::new(1 << 30));
+        let asked = Arc::clone(&free);
+        let space = move |_: &Path| Ok(Space { free: asked.load(Ordering::SeqCst), total: 1 << 40 });
+        let room = Room { min_free_bytes: 1 << 20, free: Arc::new(space) };
+        let ledger = || Ledger::new(spool.path(), &"r".into(), &vec![1; 32].into(), &room).unwrap();
+        let mut first = ledger();
+        first.finished(&spool, &dumped()).unwrap();
+        free.store(1 << 20, Ordering::SeqCst);
+        assert_eq!(first.begin_upload("u", 5), 5);
+        free.store(1 << 30, Ordering::SeqCst);
+        first.note(&part(1));
+        let mut later = ledger();
+        assert_eq!(later.recover(), Some(dumped()), "the spool is whole all the same");
+        assert_eq!((later.begin_upload("u", 8), later.stored()), (8, Vec::new()));
     }
 
     #[test]

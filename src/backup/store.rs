@@ -223,6 +223,8 @@ impl Run<'_> {
             }
             None => {
                 ledger.discard();
+                // Parts of an object that is gone are none of the next one's.
+                ledger = self.ledger()?;
                 hooks.before().await?;
                 self.progress.dumping(0, 1);
                 let spool = Arc::new(Spool::create(dir, run_id)?);

@@ -212,7 +212,12 @@ impl Site {
 
     /// Whether an object lies on the agent's disk.
     pub fn has_spool(&self) -> bool {
-        files(&self.spool()).iter().any(|path| path.extension().is_some_and(|e| e == "part"))
+        self.spool_file().is_some()
+    }
+
+    /// That object.
+    pub fn spool_file(&self) -> Option<PathBuf> {
+        files(&self.spool()).into_iter().find(|path| path.extension().is_some_and(|e| e == "part"))
     }
 
     /// Records of the spool's ledger: two, and one for each part that the agent knows to be stored.

@@ -59,6 +59,29 @@ async fn with_a_spool_there_is_no_second_dump_and_no_known_part_is_sent_again() 
 }
 
 #[actix::test]
+async fn a_spool_that_is_gone_or_changed_costs_a_dump_and_every_part_is_of_the_new_one() {
+    for length in [None, Some(1_000_000)] {
+        let site = Site::start(DATABASE_BYTES, json!({}), None);
+        let mut agent = site.agent(spooled);
+        site.tap.hold(What::Part(5), Where::Head);
+        let id = site.order().await;
+        site.tap.wait_until_held(PATIENCE);
+        eventually("a ledger with the other parts", PATIENCE, || (site.ledger_records() == 9).then_some(()));
+        agent.kill();
+        let spool = site.spool_file().unwrap();
+        match length {
+            None => fs::remove_file(spool).unwrap(),
+            Some(length) => fs::OpenOptions::new().write(true).open(spool).unwrap().set_len(length).unwrap(),
+        }
+        site.tap.forget();
+        site.tap.drop_held();
+        let _agent = site.agent(spooled);
+        site.assert_good(&id).await;
+        assert_eq!((site.tap.parts(), site.dumps()), ((1..=PARTS).collect(), 2), "{length:?}");
+    }
+}
+
+#[actix::test]
 async fn without_a_spool_the_run_begins_again_in_the_same_upload() {
     for place in [Where::Head, Where::Body, Where::Answer] {
         // The parts before and beside the held one, as many as there are buffers.

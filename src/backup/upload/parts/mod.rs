@@ -144,7 +144,7 @@ impl Parts {
         ledger: &mut Ledger,
     ) -> Result<Vec<Stored>, RunError> {
         let sizes = Sizes::new(self.offered_bytes, self.url_count, size_bytes);
-        let part_bytes = ledger.begin_upload(&self.upload_id(), sizes.part_bytes)?;
+        let part_bytes = ledger.begin_upload(&self.upload_id(), sizes.part_bytes);
         let file = Arc::new(spool.reader()?);
         let mut stored = ledger.stored();
         if !stored.is_empty() {
