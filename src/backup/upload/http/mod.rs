@@ -6,6 +6,8 @@
 
 mod body;
 mod pace;
+#[cfg(test)]
+mod tests;
 
 pub use crate::http::Answer;
 pub use body::{Body, Source};
@@ -16,7 +18,9 @@ use crate::http::{self, BodyReader};
 use futures_util::future::LocalBoxFuture;
 use pace::Pace;
 use rustls::pki_types::ServerName;
+use std::cell::{Cell, OnceCell};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -67,39 +71,58 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 #[derive(Clone)]
 pub struct Client {
     connect: Arc<Connect>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    ca_file: Option<PathBuf>,
+    /// Made where a URL needs it.
+    tls: OnceCell<Arc<rustls::ClientConfig>>,
+    /// The store does not know the question before the body: it is asked no more.
+    unasked: Cell<bool>,
     timing: Timing,
 }
 
 impl Client {
-    /// Loads the certificate authorities, where they are needed.
+    /// Loads the certificate authorities where they are needed from the beginning: a fault of theirs is told then.
     pub fn new(secure: bool, options: &Options) -> Result<Self, UploadError> {
-        let tls = if secure {
-            let config = crate::trust::client_config(options.ca_file.as_deref());
-            Some(Arc::new(config.map_err(|cause| UploadError::Roots { cause })?))
-        } else {
-            None
+        let client = Self {
+            connect: Arc::clone(&options.connect),
+            ca_file: options.ca_file.clone(),
+            tls: OnceCell::new(),
+            unasked: Cell::new(false),
+            timing: options.timing,
         };
-        Ok(Self { connect: Arc::clone(&options.connect), tls, timing: options.timing })
+        if secure {
+            client.tls().map_err(|cause| UploadError::Roots { cause })?;
+        }
+        Ok(client)
+    }
+
+    /// What TLS is spoken with.
+    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
+        if let Some(known) = self.tls.get() {
+            return Ok(Arc::clone(known));
+        }
+        let loaded = Arc::new(crate::trust::client_config(self.ca_file.as_deref())?);
+        Ok(Arc::clone(self.tls.get_or_init(|| loaded)))
     }
 
     /// Sends the request and gives the answer, whatever it says.
     pub async fn send(&self, mut request: Request<'_>) -> Result<Answer, Broken> {
         let socket = self.open(request.place).await?;
         let patience = self.patience(&request);
-        let asks = !request.unasked && request.body.len() >= EXPECT_FROM_BYTES;
+        let asks = !request.unasked && !self.unasked.get() && request.body.len() >= EXPECT_FROM_BYTES;
         let (reading, mut writing) = tokio::io::split(socket);
         let head = head_of(&request, asks);
         let mut answers = Answers { reading, bytes: Vec::new() };
         self.in_time(writing.write_all(head.as_bytes())).await?;
         self.in_time(writing.flush()).await?;
+        let mut silent = false;
         if asks {
-            match timeout(self.timing.go_ahead, answers.head()).await {
+            match timeout(self.timing.go_ahead, answers.go_ahead()).await {
                 Ok(Ok(head)) if head.status != 100 => {
                     return rest(head, answers, request.method, patience).await;
                 }
+                Ok(Ok(_)) => {}
                 // No word is a yes (RFC 9110 section 10.1.1): not every store knows the question.
-                Ok(Ok(_)) | Err(_) => {}
+                Err(_) => silent = true,
                 Ok(Err(broken)) => return Err(broken),
             }
         }
@@ -121,6 +144,9 @@ impl Client {
                 }
             },
         };
+        if silent && head.is_success() {
+            self.unasked.set(true);
+        }
         rest(head, answers, request.method, patience).await
     }
 
@@ -144,10 +170,13 @@ impl Client {
             Ok(Err(lasting @ Broken::Lasting(_))) => return Err(lasting),
             Err(_) => return Err(Broken::Passing(format!("no connection within {seconds} s"))),
         };
-        let Some(tls) = self.tls.as_ref().filter(|_| place.secure) else { return Ok(Box::new(stream)) };
+        if !place.secure {
+            return Ok(Box::new(stream));
+        }
+        let tls = self.tls().map_err(Broken::Lasting)?;
         let name = ServerName::try_from(place.host.clone())
             .map_err(|_| Broken::Lasting("its host is no name that a certificate could have".into()))?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
+        let connector = tokio_rustls::TlsConnector::from(tls);
         match timeout(limit, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => Err(Broken::Passing(format!("no TLS connection: {error}"))),
@@ -193,17 +222,20 @@ impl Client {
     }
 }
 
-/// The answer's body. Of a refusal, what can be had; of a success, all of it.
+/// The answer's body. Of a refusal, what can be had; of a success, all of it: an error may stand in it.
 async fn rest(
     mut answer: Answer,
     mut answers: Answers,
     method: &'static str,
     patience: Duration,
 ) -> Result<Answer, Broken> {
+    let must_be_whole = answer.is_success() && method != "DELETE";
+    // Nothing says how long it is but its end, and of a good PUT there is nothing to come.
+    let is_open = answer.header("content-length").is_none() && answer.header("transfer-encoding").is_none();
     match timeout(patience, answers.body(&answer)).await {
         Ok(Ok(body)) => answer.body = body,
-        Ok(Err(broken)) if answer.is_success() && method == "POST" => return Err(broken),
-        Err(_) if answer.is_success() && method == "POST" => {
+        Ok(Err(broken)) if must_be_whole => return Err(broken),
+        Err(_) if must_be_whole && !(is_open && method == "PUT") => {
             return Err(Broken::Passing("the store's answer did not end".into()));
         }
         Ok(Err(_)) | Err(_) => {}
@@ -250,6 +282,16 @@ impl Answers {
             if self.more().await? == 0 {
                 let silent = || Broken::Passing("the store closed the connection without an answer".into());
                 return Err(if self.bytes.is_empty() { silent() } else { not_http() });
+            }
+        }
+    }
+
+    /// The word before the body, or the final answer; what else comes between (102, 103) says nothing.
+    async fn go_ahead(&mut self) -> Result<Answer, Broken> {
+        loop {
+            let answer = self.head().await?;
+            if answer.status >= 200 || matches!(answer.status, 100 | 101) {
+                return Ok(answer);
             }
         }
     }
