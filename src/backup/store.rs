@@ -6,7 +6,9 @@ use super::hooks::Hooks;
 use super::ledger::{Ledger, Stored};
 use super::outlet::Outlet;
 use super::thread::on_thread;
-use super::upload::parts::{ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, PartSink, Parts, SinkOptions};
+use super::upload::parts::{
+    ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, PATIENCE, PartSink, Parts, SinkOptions, memory_bytes,
+};
 use super::upload::{Put, UploadError};
 use super::{Job, Options, Progress, seal, verify};
 use crate::model::{Compression, SpoolUse};
@@ -132,13 +134,16 @@ impl Run<'_> {
     }
 
     async fn stream(&self, parts: &Parts, ledger: Ledger) -> Result<Dumped, RunError> {
-        let (offered_bytes, url_count) = parts.offer();
+        let (offered_bytes, numbers) = parts.offer();
         let (sink, items) = PartSink::new(SinkOptions {
             offered_bytes,
-            url_count,
+            numbers,
+            memory_bytes: memory_bytes(self.compression, self.options.threads),
             key: self.job.order.dek.clone(),
             dir: self.options.spool_dir.clone(),
             room: self.options.room.clone(),
+            // Who wants no spool has the dump wait.
+            patience: (self.options.spool != SpoolUse::Never).then_some(PATIENCE),
         });
         // The dump's own switch: a store that refuses stops the database's tools at once.
         let stop = CancelOnDrop(Cancel::new());

@@ -16,9 +16,9 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 const DEFAULT_URL_LIFETIME: Duration = Duration::from_secs(6 * 3600);
 /// What object stores take in parts (AWS: "Amazon S3 multipart upload limits"); one PUT is bounded by itself.
 const DEFAULT_MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
-/// Agents hold a few of them in memory.
-const DEFAULT_PART_SIZE_BYTES: u64 = 8 * 1024 * 1024;
-/// 200 KB of URLs: enough for 8 GB before compression, and an agent that expects more makes larger parts, or asks.
+/// The smallest that S3 takes: agents hold a few of them in memory.
+const DEFAULT_PART_SIZE_BYTES: u64 = 5 * 1024 * 1024;
+/// 200 KB of URLs: enough for 5 GB before compression, and an agent that expects more makes larger parts, or asks.
 const DEFAULT_PART_URLS: u32 = 1_000;
 
 /// Everything that [`serve`](super::serve) must know.

@@ -3,12 +3,13 @@
 /// `backup.spool`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpoolUse {
-    /// Only where the server offers no upload in parts: a large database then needs no room of its own.
+    /// Only where the server offers no upload in parts: a large database then needs no room of its own. What the store
+    /// does not take for a while waits there, too.
     #[default]
     Auto,
     /// Always: the database is read as fast as it can be, and after a restart only the upload goes on.
     Always,
-    /// Never: a run for which the server offers no upload in parts fails.
+    /// Never: a run for which the server offers no upload in parts fails, and a dump waits for its store.
     Never,
 }
 

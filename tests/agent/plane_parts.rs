@@ -125,7 +125,7 @@ async fn parts_are_offered_to_an_agent_that_can_where_the_settings_allow_it() {
     let mut can = Scene::new(&["pg_dump", MULTIPART], |config| config.part_urls = 7).await;
     let order = can.order().await;
     let offer = creds(&order);
-    assert_eq!((offer.part_size_bytes, offer.presigned_part_urls.len()), (8 << 20, 7));
+    assert_eq!((offer.part_size_bytes, offer.presigned_part_urls.len()), (5 << 20, 7));
     assert!(!offer.presigned_complete_url.is_empty() && !offer.presigned_abort_url.is_empty());
     assert!(!offer.presigned_put_url.is_empty(), "one PUT stays possible");
     assert_eq!(can.uploads(), std::slice::from_ref(&offer.multipart_upload_id));

@@ -39,6 +39,21 @@ async fn an_object_in_parts_while_it_is_dumped_opens_to_the_database() {
 }
 
 #[actix::test]
+async fn a_dump_ends_though_the_store_takes_no_part_of_it() {
+    let site = Site::start(2 * DATABASE_BYTES, json!({}), None);
+    let agent = site.agent(as_it_comes);
+    site.tap.hold(What::AnyPart, Where::Head);
+    let id = site.order().await;
+    site.tap.wait_until_held(PATIENCE);
+    agent.wait_for_line("parts wait on the disk", PATIENCE);
+    agent.wait_for_line("database dumped and sealed", PATIENCE);
+    assert_eq!(site.tap.answered_parts(), 0);
+    site.tap.release();
+    site.assert_good(&id).await;
+    assert_eq!(site.dumps(), 1);
+}
+
+#[actix::test]
 async fn a_spooled_object_goes_up_in_parts_and_opens_to_the_database() {
     let site = Site::start(DATABASE_BYTES, json!({}), None);
     let _agent = site.agent(spooled);

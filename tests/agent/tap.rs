@@ -49,6 +49,7 @@ impl Seen {
         match what {
             What::Put => self.method == "PUT" && self.part().is_none(),
             What::Part(number) => self.method == "PUT" && self.part() == Some(number),
+            What::AnyPart => self.method == "PUT" && self.part().is_some(),
             What::Complete => self.method == "POST",
             What::Abort => self.method == "DELETE",
         }
@@ -60,6 +61,8 @@ impl Seen {
 pub enum What {
     Put,
     Part(u32),
+    /// Whichever.
+    AnyPart,
     Complete,
     Abort,
 }

@@ -2,17 +2,24 @@
 //! then the store puts them together.
 //!
 //! Nothing of the object is on the disk while it is made: parts are held in memory only while they go up. Parts
-//! that are too large for that wait in unlinked files, a few at a time. From a spool, its pieces are the parts.
+//! that are too large for that wait in unlinked files, a few at a time; and where the store takes nothing for a while,
+//! so do all that follow, so that the dump does not stand still. From a spool, its pieces are the parts.
 
 mod complete;
+mod places;
 mod signed;
 mod sink;
+#[cfg(test)]
+mod sink_tests;
 mod size;
+#[cfg(test)]
+mod test_shop;
 #[cfg(test)]
 mod tests;
 
+pub use places::PATIENCE;
 pub use sink::{PartSink, PartWriter, SinkOptions};
-pub use size::Sizes;
+pub use size::{Numbers, memory_bytes};
 
 use super::answer::{Tried, judge_put, md5_of};
 use super::http::{Body, Broken, Client, Request, Source};
@@ -26,12 +33,14 @@ use crate::backup::progress::Progress;
 use crate::model::{RunOrder, unix_ms};
 use crate::spool::Spool;
 use data_encoding::HEXLOWER;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{Fuse, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use md5::{Digest, Md5};
 use signed::{Refusal, Signed, Which};
 use sink::{Item, Part};
+use size::SPOOL_PARALLEL;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -51,7 +60,7 @@ pub struct Parts {
     options: Options,
     progress: Progress,
     offered_bytes: u64,
-    url_count: usize,
+    numbers: Numbers,
     sent_bytes: Cell<u64>,
     total_bytes: Cell<u64>,
     /// The store took a part in this life of the agent.
@@ -75,61 +84,79 @@ impl Parts {
         if unix_ms() >= deadline_ms {
             return Err(too_late(&place.shown, deadline_ms));
         }
+        let mut secure = place.secure;
         for url in &multipart.part_urls {
-            Place::new(url, options.allow_insecure)?;
+            secure |= Place::new(url, options.allow_insecure)?.secure;
         }
-        // Over TLS where one of them is: a mixed list is a server's mistake, and each is checked by itself.
-        let secure = place.secure || !options.allow_insecure;
         Ok(Some(Self {
             client: Client::new(secure, options)?,
             signed: Signed::new(multipart, deadline_ms, options, progress)?,
             options: options.clone(),
             progress: progress.clone(),
             offered_bytes: multipart.part_size_bytes,
-            url_count: multipart.part_urls.len(),
+            numbers: Numbers::new(multipart.part_urls.len()),
             sent_bytes: Cell::new(0),
             total_bytes: Cell::new(0),
             took_part: Cell::new(false),
         }))
     }
 
-    /// What the server wishes of parts: bytes of each (0 leaves it to us), and how many URLs came.
-    pub fn offer(&self) -> (u64, usize) {
-        (self.offered_bytes, self.url_count)
+    /// What the server wishes of parts: bytes of each (0 leaves it to us), and how many there may be.
+    pub fn offer(&self) -> (u64, Numbers) {
+        (self.offered_bytes, self.numbers.clone())
     }
 
-    /// Sends what comes, until the object is whole or void. None where the dump ended before its end.
+    /// Sends what comes, until the object is whole or void. None where the dump ended before its end. Takes what comes at
+    /// once, also where the store takes nothing: the dump never waits for this.
     ///
     /// # Errors
     /// [`RunError::Upload`]
     pub async fn send_all(&self, mut items: mpsc::Receiver<Item>) -> Result<Option<Vec<Stored>>, RunError> {
         let mut going = FuturesUnordered::new();
+        let mut waiting = VecDeque::<Arc<Part>>::new();
         let mut stored = Vec::new();
-        let mut open = true;
+        let (mut open, mut asked) = (true, false);
+        let mut asking = std::pin::pin!(Fuse::terminated());
         loop {
+            while let Some(part) = waiting.pop_front_if(|part| going.len() < part.parallel) {
+                if !asked && self.numbers.is_nearly_used_up(part.number) {
+                    asked = true;
+                    asking.set(self.ask_for_more(part.number).fuse());
+                }
+                going.push(self.send_part(part));
+            }
+            if !open && going.is_empty() {
+                return Ok(Some(in_order(stored)));
+            }
             tokio::select! {
                 biased;
                 done = going.next(), if !going.is_empty() => if let Some(done) = done {
                     stored.push(done?);
-                    if !open && going.is_empty() {
-                        return Ok(Some(in_order(stored)));
-                    }
                 },
+                () = asking.as_mut() => {}
                 item = items.recv(), if open => match item {
-                    Some(Item::Part(part)) => going.push(self.send_part(part)),
+                    // What holds a place goes first: the dump waits for it.
+                    Some(Item::Part(part)) if part.is_waited_for() => waiting.push_front(part),
+                    Some(Item::Part(part)) => waiting.push_back(part),
                     Some(Item::Restart) => {
                         going = FuturesUnordered::new();
+                        waiting.clear();
                         stored.clear();
                     }
-                    Some(Item::End) => {
-                        open = false;
-                        if going.is_empty() {
-                            return Ok(Some(in_order(stored)));
-                        }
-                    }
+                    Some(Item::End) => open = false,
                     None => return Ok(None),
                 },
             }
+        }
+    }
+
+    /// Before the signed URLs are used up: whether the server gives more decides how large the next parts must be.
+    async fn ask_for_more(&self, number: u32) {
+        let beyond = u32::try_from(self.numbers.most() + 1).unwrap_or(u32::MAX);
+        if self.signed.ask_ahead(number, beyond).await {
+            self.numbers.more();
+        } else {
+            tracing::info!("the server gives no more URLs of parts for now: the next ones grow");
         }
     }
 
@@ -143,8 +170,8 @@ impl Parts {
         size_bytes: u64,
         ledger: &mut Ledger,
     ) -> Result<Vec<Stored>, RunError> {
-        let sizes = Sizes::new(self.offered_bytes, self.url_count, size_bytes);
-        let part_bytes = ledger.begin_upload(&self.upload_id(), sizes.part_bytes);
+        let part_bytes = size::part_bytes(self.offered_bytes, &self.numbers, size_bytes);
+        let part_bytes = ledger.begin_upload(&self.upload_id(), part_bytes);
         let file = Arc::new(spool.reader()?);
         let mut stored = ledger.stored();
         if !stored.is_empty() {
@@ -162,13 +189,13 @@ impl Parts {
         self.sent_bytes.set(part_bytes.saturating_mul(stored.len() as u64));
         let mut going = FuturesUnordered::new();
         loop {
-            while going.len() < sizes.parallel
+            while going.len() < SPOOL_PARALLEL
                 && let Some(number) = waiting.next()
             {
                 let offset = u64::from(number - 1) * part_bytes;
                 let len = part_bytes.min(size_bytes - offset);
                 let source = Source::File { file: Arc::clone(&file), offset, len };
-                going.push(self.send_part(Arc::new(Part::of_spool(number, source))));
+                going.push(self.send_part(Arc::new(Part::of_spool(number, source, SPOOL_PARALLEL))));
             }
             let Some(done) = going.next().await else { return Ok(in_order(stored)) };
             let part = done?;

@@ -194,6 +194,12 @@ impl Signed {
         Ok(())
     }
 
+    /// Asks for URLs from a part on though there are some yet. Whether there are some beyond the last one now.
+    pub async fn ask_ahead(&self, first: u32, beyond: u32) -> bool {
+        let _asking = self.asking.lock().await;
+        self.renew(Which::Part(first)).await.is_ok() && self.look(Which::Part(beyond)).is_some()
+    }
+
     /// Why there is no URL.
     pub fn missing(&self, which: Which) -> UploadError {
         let expired = unix_ms().saturating_add(NEARLY_OVER_MS) >= self.deadline_ms.get();

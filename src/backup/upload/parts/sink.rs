@@ -1,43 +1,42 @@
 //! Where a sealed stream becomes parts: buffers that go round, each opened again before it counts.
 
 use super::super::http::Source;
-use super::size::Sizes;
+use super::places::{Aside, Buffer, Held, Places};
+use super::size::{Numbers, Plan, Sizes};
 use crate::backup::error::RunError;
 use crate::model::Dek;
 use crate::object::{Opener, Order};
-use crate::spool::{Room, SpoolError, SpoolWriter};
-use bytes::Bytes;
+use crate::spool::Room;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// A part of the object. Its buffer's place is free once nobody has it any more.
+/// A part of the object. What it takes up is free once nobody has it any more.
 #[derive(Debug)]
 pub struct Part {
     /// From 1.
     pub number: u32,
     /// Its bytes.
     pub source: Source,
-    place: Option<SyncSender<()>>,
+    /// So many go up at once.
+    pub parallel: usize,
+    held: Option<Held>,
 }
 
 impl Part {
     /// A part that holds no buffer: a piece of the spool.
-    pub fn of_spool(number: u32, source: Source) -> Self {
-        Self { number, source, place: None }
+    pub fn of_spool(number: u32, source: Source, parallel: usize) -> Self {
+        Self { number, source, parallel, held: None }
     }
-}
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            // As many places as buffers: there is room.
-            let _ = place.try_send(());
-        }
+    /// The dump may wait for what it takes up.
+    pub fn is_waited_for(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::is_place)
     }
 }
 
@@ -57,14 +56,18 @@ pub enum Item {
 pub struct SinkOptions {
     /// What the server wishes; 0 leaves it to us.
     pub offered_bytes: u64,
-    /// Signed URLs that there are.
-    pub url_count: usize,
+    /// How many parts there may be.
+    pub numbers: Numbers,
+    /// What parts may hold of memory.
+    pub memory_bytes: u64,
     /// Opens what was sealed.
     pub key: Dek,
     /// For parts that are too large for memory.
     pub dir: PathBuf,
     /// Of that directory.
     pub room: Room,
+    /// After so long without a place, parts wait in that directory too; None where the dump waits instead.
+    pub patience: Option<Duration>,
 }
 
 /// Takes a sealed stream and hands parts on.
@@ -73,22 +76,22 @@ pub struct PartSink {
     options: SinkOptions,
     estimate: AtomicU64,
     items: mpsc::Sender<Item>,
-    places: SyncSender<()>,
-    free: Mutex<Receiver<()>>,
+    places: Arc<Places>,
+    aside: Option<Mutex<Aside>>,
     begun: AtomicU64,
 }
 
-/// More than any plan has buffers.
-const MAX_PLACES: usize = 16;
+/// The dump looks so often whether anybody still takes its parts.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl PartSink {
     /// A sink, and where its parts come out.
     pub fn new(options: SinkOptions) -> (Self, mpsc::Receiver<Item>) {
         let (items, out) = mpsc::channel(1);
-        let (places, free) = sync_channel(MAX_PLACES);
-        let free = Mutex::new(free);
+        let aside = |patience| Mutex::new(Aside::new(&options.dir, &options.room, patience));
+        let aside = options.patience.map(aside);
         let (estimate, begun) = (AtomicU64::new(0), AtomicU64::new(0));
-        (Self { options, estimate, items, places, free, begun }, out)
+        (Self { options, estimate, items, places: Arc::default(), aside, begun }, out)
     }
 
     /// What the engine expects, in bytes before compression; told before the first byte.
@@ -101,21 +104,12 @@ impl PartSink {
     /// # Errors
     /// Where the uploader has ended, or no thread can be had.
     pub fn begin(&self) -> Result<PartWriter<'_>, RunError> {
-        let sizes = Sizes::new(
-            self.options.offered_bytes,
-            self.options.url_count,
-            self.estimate.load(Ordering::SeqCst),
-        );
+        let SinkOptions { offered_bytes, numbers, memory_bytes, .. } = &self.options;
+        let estimate_bytes = self.estimate.load(Ordering::SeqCst);
+        let plan = Plan::new(*offered_bytes, numbers, estimate_bytes, *memory_bytes);
         if self.begun.fetch_add(1, Ordering::SeqCst) == 0 {
-            for _ in 0..sizes.buffers().min(MAX_PLACES) {
-                let _ = self.places.try_send(());
-            }
-            tracing::info!(
-                part_bytes = sizes.part_bytes,
-                parallel = sizes.parallel,
-                in_memory = sizes.in_memory,
-                "uploading in parts"
-            );
+            let Sizes { part_bytes, parallel, in_memory, .. } = plan.of(1);
+            tracing::info!(part_bytes, parallel, in_memory, "uploading in parts");
         } else {
             self.items.blocking_send(Item::Restart).map_err(|_| closed())?;
         }
@@ -127,7 +121,8 @@ impl PartSink {
             .map_err(|error| RunError::Internal(format!("no thread could be started: {error}")))?;
         Ok(PartWriter {
             sink: self,
-            sizes,
+            sizes: plan.of(1),
+            plan,
             number: 1,
             filling: None,
             to_check: Some(to_check),
@@ -135,24 +130,23 @@ impl PartSink {
         })
     }
 
-    /// Waits for a place, and makes a buffer for it.
+    /// Waits for a place, and makes a buffer for it; where none comes free in time, on the disk.
     fn buffer(&self, sizes: &Sizes) -> io::Result<Buffer> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        let SinkOptions { dir, room, .. } = &self.options;
-        let made = || {
-            if sizes.in_memory {
-                return Ok(Buffer::Memory(Vec::with_capacity(
-                    usize::try_from(sizes.part_bytes).unwrap_or(0),
-                )));
+        let mut aside = self.aside.as_ref().map(|aside| aside.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut patience = aside.as_ref().map_or(LOOK_AGAIN, |aside| aside.patience());
+        loop {
+            if let Some(place) = self.places.take(sizes, patience) {
+                aside.iter_mut().for_each(|aside| aside.close());
+                return Buffer::at(place, sizes, &self.options.dir, &self.options.room);
             }
-            room.ensure(dir, sizes.part_bytes).map_err(io::Error::other)?;
-            std::fs::DirBuilder::new().recursive(true).create(dir)?;
-            let file = tempfile::tempfile_in(dir)
-                .map_err(|cause| io::Error::other(SpoolError::Io { path: dir.clone(), cause }))?;
-            Ok(Buffer::File { writer: SpoolWriter::over(file, dir.join("part"), room), len: 0 })
-        };
-        made()
+            if self.items.is_closed() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if let Some(buffer) = aside.as_mut().and_then(|aside| aside.begin(sizes.part_bytes)) {
+                return Ok(buffer);
+            }
+            patience = self.options.patience.unwrap_or(LOOK_AGAIN);
+        }
     }
 }
 
@@ -160,42 +154,11 @@ fn closed() -> RunError {
     RunError::Internal("the upload ended before the dump".into())
 }
 
-/// A part that is filled.
-enum Buffer {
-    Memory(Vec<u8>),
-    File { writer: SpoolWriter, len: u64 },
-}
-
-impl Buffer {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { len, .. } => *len,
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Memory(held) => held.extend_from_slice(bytes),
-            Self::File { writer, len } => {
-                writer.write_all(bytes)?;
-                *len += bytes.len() as u64;
-            }
-        }
-        Ok(())
-    }
-
-    fn into_source(self) -> Source {
-        match self {
-            Self::Memory(bytes) => Source::Memory(Bytes::from(bytes)),
-            Self::File { writer, len } => Source::File { file: Arc::new(writer.into_file()), offset: 0, len },
-        }
-    }
-}
-
 /// Writes one object as parts.
 pub struct PartWriter<'a> {
     sink: &'a PartSink,
+    plan: Plan,
+    /// Of the part that is filled.
     sizes: Sizes,
     number: u32,
     filling: Option<Buffer>,
@@ -206,8 +169,9 @@ pub struct PartWriter<'a> {
 impl PartWriter<'_> {
     fn hand_over(&mut self) -> io::Result<()> {
         let Some(buffer) = self.filling.take() else { return Ok(()) };
-        let place = Some(self.sink.places.clone());
-        let part = Arc::new(Part { number: self.number, source: buffer.into_source(), place });
+        let (source, held) = buffer.into_parts();
+        let parallel = self.sizes.parallel;
+        let part = Arc::new(Part { number: self.number, source, parallel, held: Some(held) });
         self.number += 1;
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         // First opened, then sent: what does not open must not look like a backup to anybody.
@@ -242,7 +206,10 @@ impl Write for PartWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut filling = match self.filling.take() {
             Some(filling) => filling,
-            None => self.sink.buffer(&self.sizes)?,
+            None => {
+                self.sizes = self.plan.of(self.number);
+                self.sink.buffer(&self.sizes)?
+            }
         };
         let room = self.sizes.part_bytes.saturating_sub(filling.len());
         let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -314,10 +281,12 @@ mod tests {
         let key = Dek::from(vec![9; 32]);
         let options = SinkOptions {
             offered_bytes: 1024,
-            url_count: 10,
+            numbers: Numbers::new(10),
+            memory_bytes: 24 << 20,
             key: key.clone(),
             dir: std::env::temp_dir(),
             room: Room::default(),
+            patience: None,
         };
         let (sink, mut items) = PartSink::new(options);
         let sink = Arc::new(sink);

@@ -1,5 +1,6 @@
-//! Uploads in parts, against a store that keeps them apart, puts them together, and misbehaves when told.
+//! Uploads in parts, against a store that misbehaves when told.
 
+use super::test_shop::{PART, SECRET, Shop};
 use super::*;
 use crate::backup::dumped::Packed;
 use crate::backup::outlet::Outlet;
@@ -10,198 +11,33 @@ use crate::backup::urls::FreshUrls;
 use crate::model::{Compression, Dek, Multipart};
 use crate::process::Cancel;
 use crate::spool::Room;
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
-const PART: u64 = 64 * 1024;
-const SECRET: &str = "TOPSECRET";
-
-#[derive(Default)]
-struct Held {
-    parts: BTreeMap<u32, Vec<u8>>,
-    object: Option<Vec<u8>>,
-    aborted: bool,
-    /// Each request: method, part, generation of its URL.
-    requests: Vec<(String, u32, u32)>,
-    /// What happens to the next request of that name: `part 2`, `complete`.
-    faults: BTreeMap<String, Vec<&'static str>>,
-    /// URLs of an earlier generation are refused for their age.
-    generation: u32,
-    /// URLs of an earlier generation are of an upload that is over.
-    over: u32,
-}
-
-struct Shop {
-    port: u16,
-    held: Arc<Mutex<Held>>,
-}
-
-impl Shop {
-    async fn new(faults: &[(&str, &'static str)]) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let held = Arc::<Mutex<Held>>::default();
-        for (name, fault) in faults {
-            held.lock().unwrap().faults.entry((*name).to_owned()).or_default().push(fault);
-        }
-        let serving = Arc::clone(&held);
-        tokio::task::spawn_local(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                tokio::task::spawn_local(serve(socket, Arc::clone(&serving)));
-            }
-        });
-        Self { port, held }
-    }
-
-    fn multipart(&self, first_part: u32, count: u32, generation: u32) -> Multipart {
-        let base = format!("http://127.0.0.1:{}/bucket/key", self.port);
-        let url = |what: &str| format!("{base}?{what}&gen={generation}&X-Amz-Signature={SECRET}").into();
-        Multipart {
-            part_size_bytes: PART,
-            part_urls: (first_part..first_part + count).map(|n| url(&format!("partNumber={n}"))).collect(),
-            first_part,
-            complete_url: url("complete=1"),
-            abort_url: url("abort=1"),
-            upload_id: "u1".into(),
-        }
-    }
-
-    fn order(&self, count: u32) -> RunOrder {
-        RunOrder {
-            run_id: "r1".into(),
-            job_id: "j1".into(),
-            manual: false,
-            put_url: Default::default(),
-            expires_at_ms: unix_ms() + 600_000,
-            multipart: Some(self.multipart(1, count, 0)),
-            s3_key: "key".into(),
-            dek: vec![9; 32].into(),
-        }
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap()
+fn sink_options(parts: &Parts, dir: &std::path::Path) -> SinkOptions {
+    let (offered_bytes, numbers) = parts.offer();
+    SinkOptions {
+        offered_bytes,
+        numbers,
+        memory_bytes: 5 * PART,
+        key: vec![9; 32].into(),
+        dir: dir.into(),
+        room: Room::default(),
+        patience: None,
     }
 }
 
-async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
-    let mut bytes = Vec::new();
-    let at = loop {
-        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if socket.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-            return;
-        }
-    };
-    let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
-    let mut body = bytes.split_off(at);
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length: usize = length.map_or(0, |length| length.parse().unwrap());
-    let field = |name: &str| -> u32 {
-        let value = head.split(name).nth(1).unwrap_or_default();
-        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap_or(0)
-    };
-    let method = head.split(' ').next().unwrap().to_owned();
-    let (part, generation) = (field("partNumber="), field("gen="));
-    let name = match method.as_str() {
-        "PUT" => format!("part {part}"),
-        "POST" => "complete".into(),
-        _ => "abort".into(),
-    };
-    let (fault, stale, gone) = {
-        let mut held = held.lock().unwrap();
-        held.requests.push((method.clone(), part, generation));
-        let fault = held.faults.get_mut(&name).filter(|faults| !faults.is_empty()).map(|f| f.remove(0));
-        (fault, generation < held.generation, generation < held.over)
-    };
-    let cut_at = if fault == Some("cut") { length / 2 } else { length };
-    while body.len() < cut_at {
-        if socket.read_buf(&mut body).await.unwrap_or(0) == 0 {
-            return;
-        }
-    }
-    let refused = |status: &str, code: &str, message: &str| {
-        let xml = format!("<Error><Code>{code}</Code><Message>{message} {SECRET}</Message></Error>");
-        format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{xml}", xml.len())
-    };
-    let answer = match fault {
-        Some("cut") => return,
-        Some("mute") => std::future::pending().await,
-        Some("wrong etag") => {
-            format!("HTTP/1.1 200 OK\r\netag: \"{}\"\r\ncontent-length: 0\r\n\r\n", "0".repeat(32))
-        }
-        Some("error in 200") => refused("200", "InternalError", "try again"),
-        Some("bad parts") => refused("200", "InvalidPart", "no"),
-        Some("lost answer") => return drop(done(&mut held.lock().unwrap(), &method, part, body)),
-        Some("gone") => refused("404", "NoSuchUpload", "gone"),
-        Some(status) => refused(status, "AccessDenied", "no"),
-        None if method == "POST" && held.lock().unwrap().object.is_some() => {
-            refused("404", "NoSuchUpload", "gone")
-        }
-        None if gone => refused("404", "NoSuchUpload", "no"),
-        None if stale => refused("403", "AccessDenied", "Request has expired"),
-        None => done(&mut held.lock().unwrap(), &method, part, body),
-    };
-    let _ = socket.write_all(answer.as_bytes()).await;
-    let _ = socket.read(&mut [0]).await;
-}
-
-fn done(held: &mut Held, method: &str, part: u32, body: Vec<u8>) -> String {
-    match method {
-        "PUT" => {
-            let etag = HEXLOWER.encode(&Md5::digest(&body));
-            held.parts.insert(part, body);
-            format!("HTTP/1.1 200 OK\r\netag: \"{etag}\"\r\ncontent-length: 0\r\n\r\n")
-        }
-        "POST" => {
-            let xml = String::from_utf8(body).unwrap();
-            let named = xml.matches("<PartNumber>").count();
-            let mut sums = Md5::new();
-            let mut object = Vec::new();
-            for (number, bytes) in held.parts.iter().take(named) {
-                let etag = HEXLOWER.encode(&Md5::digest(bytes));
-                assert!(
-                    xml.contains(&format!("<PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag>")),
-                    "{xml}"
-                );
-                sums.update(Md5::digest(bytes));
-                object.extend_from_slice(bytes);
-            }
-            held.object = Some(object);
-            let etag = format!("&quot;{}-{named}&quot;", HEXLOWER.encode(&sums.finalize()));
-            let xml =
-                format!("<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>");
-            // As S3 does it: the head at once, the verdict when it is known.
-            format!(
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n \r\n{:x}\r\n{xml}\r\n0\r\n\r\n",
-                xml.len()
-            )
-        }
-        _ => {
-            held.aborted = true;
-            "HTTP/1.1 204 No Content\r\n\r\n".into()
-        }
-    }
-}
-
-/// Seals so many bytes and sends them as parts while they are made.
-async fn stream(parts: &Parts, dir: &std::path::Path, bytes: usize) -> Result<Packed, String> {
-    let (offered_bytes, url_count) = parts.offer();
-    let key = Dek::from(vec![9; 32]);
-    let room = Room::default();
-    let (sink, items) =
-        PartSink::new(SinkOptions { offered_bytes, url_count, key: key.clone(), dir: dir.into(), room });
-    let outlet = Outlet::Parts(Arc::new(sink));
+/// Seals so many bytes into parts, and tells when all of them were taken.
+fn pack_in(
+    sink: PartSink,
+    bytes: usize,
+    taken: impl FnOnce() + Send + 'static,
+) -> std::thread::JoinHandle<Result<Option<Packed>, RunError>> {
     let (mut writer, reader) = pipe(Cancel::new());
     std::thread::spawn(move || {
         let data: Vec<u8> = (0..bytes).map(|n| (n % 253) as u8).collect();
         if writer.write_all(&data).is_ok() {
             let _ = writer.finish();
+            taken();
         }
     });
     let packing = pack::Packing {
@@ -209,10 +45,16 @@ async fn stream(parts: &Parts, dir: &std::path::Path, bytes: usize) -> Result<Pa
         zstd_level: 3,
         gzip_level: 6,
         threads: 1,
-        key,
+        key: Dek::from(vec![9; 32]),
         room: Room::default(),
     };
-    let packed = std::thread::spawn(move || pack::pack(reader, &outlet, &packing));
+    std::thread::spawn(move || pack::pack(reader, &Outlet::Parts(Arc::new(sink)), &packing))
+}
+
+/// Seals so many bytes and sends them as parts while they are made.
+async fn stream(parts: &Parts, dir: &std::path::Path, bytes: usize) -> Result<Packed, String> {
+    let (sink, items) = PartSink::new(sink_options(parts, dir));
+    let packed = pack_in(sink, bytes, || {});
     let sent = async {
         let stored = parts.send_all(items).await?.expect("the dump ended well");
         parts.complete(&stored).await
@@ -285,6 +127,48 @@ async fn an_object_that_outgrows_its_urls_is_told_where_nobody_gives_more() {
     let (_, sent) = run(&[], 500_000, 3).await;
     let text = sent.unwrap_err();
     assert!(text.contains("more than the 3 parts that the server signed"), "{text}");
+}
+
+#[actix::test]
+async fn parts_grow_where_nobody_gives_more_urls_so_that_the_numbers_last() {
+    // Thirteen parts of the size that was offered.
+    let (shop, sent) = run(&[], 800_000, 10).await;
+    let packed = sent.unwrap();
+    let held = shop.held();
+    let sizes = held.parts.values().map(|part| part.len() as u64 / PART).collect::<Vec<_>>();
+    assert_eq!(sizes[..9], [1, 1, 1, 1, 1, 1, 1, 1, 2]);
+    assert_eq!(held.object.as_ref().unwrap().len() as u64, packed.size_bytes);
+}
+
+#[actix::test]
+async fn a_store_that_is_away_holds_no_dump_up_and_then_gets_a_few_parts_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = Shop::new(&[]).await;
+    shop.held().away = true;
+    let parts = Parts::new(&shop.order(100), &options(), &Progress::new()).unwrap().unwrap();
+    let patience = Some(Duration::from_millis(20));
+    let options = SinkOptions { memory_bytes: 3 * PART, patience, ..sink_options(&parts, dir.path()) };
+    let (sink, items) = PartSink::new(options);
+    let (told, dumped) = tokio::sync::oneshot::channel();
+    let packed = pack_in(sink, 3_000_000, || {
+        let _ = told.send(());
+    });
+    let sending = async {
+        let stored = parts.send_all(items).await?.expect("the dump ended well");
+        parts.complete(&stored).await
+    };
+    let back = async {
+        // All of it was taken while the store was away.
+        dumped.await.unwrap();
+        shop.held().away = false;
+    };
+    let both = timeout(Duration::from_secs(60), async { tokio::join!(sending, back) });
+    both.await.expect("it ends").0.unwrap();
+    let packed = packed.join().unwrap().unwrap().unwrap();
+    let held = shop.held();
+    let object = held.object.as_ref().unwrap();
+    assert_eq!(ring::digest::digest(&ring::digest::SHA256, object).as_ref(), packed.sha256);
+    assert!(held.bodies.1 <= 2, "{} at once", held.bodies.1);
 }
 
 #[actix::test]
