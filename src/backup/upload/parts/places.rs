@@ -162,12 +162,11 @@ impl Aside {
         }
         let offset = self.end.next_multiple_of(PAGE_BYTES);
         self.file = Some(Arc::clone(&file));
-        match fallocate(&*file, FallocateFlags::empty(), signed(offset), signed(bytes)) {
-            Err(errno @ (nix::Error::ENOSPC | nix::Error::EDQUOT | nix::Error::EFBIG | nix::Error::EIO)) => {
-                return Err(failed(errno.into()));
-            }
-            // Not every file system can; the guard is far from the end of the disk.
-            Ok(()) | Err(_) => {}
+        // Not every file system can; the guard is far from the end of the disk.
+        let full = [nix::Error::ENOSPC, nix::Error::EDQUOT, nix::Error::EFBIG, nix::Error::EIO];
+        let reserved = fallocate(&*file, FallocateFlags::empty(), signed(offset), signed(bytes));
+        if let Some(errno) = reserved.err().filter(|errno| full.contains(errno)) {
+            return Err(failed(errno.into()));
         }
         self.end = offset + bytes;
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
