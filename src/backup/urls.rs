@@ -1,5 +1,6 @@
 //! Fresh URLs for a run that is uploading: asked for here, fetched by whoever looks after the run, brought back here.
 
+use super::deadline::upload_deadline_ms;
 use crate::model::{Multipart, RunOrder, Secret};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -18,17 +19,18 @@ pub struct UrlsWanted {
 pub struct FreshUrls {
     /// For a single PUT.
     pub put_url: Secret,
-    /// Unix milliseconds; 0 where none was given.
+    /// Unix milliseconds.
     pub expires_at_ms: u64,
     /// For an upload in parts.
     pub multipart: Option<Multipart>,
 }
 
-impl From<&RunOrder> for FreshUrls {
-    fn from(order: &RunOrder) -> Self {
+impl FreshUrls {
+    /// Those of an order that came at that moment, unix milliseconds.
+    pub fn of(order: &RunOrder, now_ms: u64) -> Self {
         Self {
             put_url: order.put_url.clone(),
-            expires_at_ms: order.expires_at_ms,
+            expires_at_ms: upload_deadline_ms(order, now_ms),
             multipart: order.multipart.clone(),
         }
     }
@@ -50,12 +52,11 @@ struct Held {
 }
 
 impl UrlDesk {
-    /// The run needs URLs. An answer that came before is not taken for this one's.
+    /// The run needs URLs. May be said again while no answer came: a question can get lost, and so can its answer.
     pub fn ask(&self, wanted: UrlsWanted) {
         let mut held = self.lock();
         held.question = Some(wanted);
         held.asked += 1;
-        held.answer = None;
     }
 
     /// What is asked and not on its way yet.

@@ -56,7 +56,10 @@ impl Scene {
     }
 
     fn order(&self, run: &str, creds: v1::S3UploadCreds) {
-        let expires_at_ms = unix_ms() + 600_000;
+        self.order_until(run, creds, unix_ms() + 600_000);
+    }
+
+    fn order_until(&self, run: &str, creds: v1::S3UploadCreds, expires_at_ms: u64) {
         let creds = v1::S3UploadCreds { final_s3_key: run.into(), expires_at_ms, ..creds };
         let order = v1::RunBackup {
             job_id: "j".into(),
@@ -101,6 +104,24 @@ impl Scene {
 
     fn failed(&self, run: &str) -> String {
         self.plane.hear(&format!("the failure of {run}"), |payload| failure(payload, run))
+    }
+
+    /// The failure of a run whose question for fresh URLs is answered with some that are over. A server that says
+    /// nothing is waited for much longer.
+    fn failed_without_help(&self, run: &str) -> String {
+        self.asked(run);
+        let acks = || {
+            let of_run =
+                |payload: &Payload| matches!(payload, Payload::Ack(ack) if ack.correlation_id == run);
+            self.plane.count(of_run)
+        };
+        for expires_at_ms in 1..=5 {
+            let (url, before) = ("http://over.test/".into(), acks());
+            let creds = v1::S3UploadCreds { presigned_put_url: url, ..Default::default() };
+            self.order_until(run, creds, expires_at_ms);
+            eventually("its ack", SOON, || (acks() > before).then_some(()));
+        }
+        self.failed(run)
     }
 
     fn asked(&self, run: &str) -> v1::UploadUrlsRequest {
@@ -203,11 +224,11 @@ fn s3s_refuses_a_url_that_does_not_fit_and_the_run_says_why_at_once() {
 async fn urls_that_s3s_finds_too_old_fail_the_run_in_words_where_nobody_renews_them() {
     let scene = Scene::new(24);
     scene.put("one", scene.store.put_url("one", OCTETS, DEAD));
-    let error = scene.failed("one");
+    let error = scene.failed_without_help("one");
     assert!(error.contains("its URL is too old (it was signed until"), "{error}");
     let upload = scene.store.begin("parts").await;
     scene.offer("parts", &upload, 3);
-    let error = scene.failed("parts");
+    let error = scene.failed_without_help("parts");
     assert!(error.contains("its URL is too old (it was signed until"), "{error}");
     assert!(!scene.store.object("parts").exists());
     scene.assert_clean();

@@ -7,9 +7,9 @@ import itertools
 
 from case import check, scenario
 from scenarios_backup import completed, failed
-from way import MANY_MEGABYTES, both, fault_of_all, first_of
+from way import MANY_MEGABYTES, both, fault_of_all, first_of, no_help
 
-# A server that does not know the question for fresh URLs is waited for so long.
+# A server that answers with nothing that helps is asked again after so long, and then believed.
 FRESH_URLS_S = 10
 # So short a life is enough for the dump and some tries on a busy machine.
 LIFE_S = 9
@@ -21,8 +21,9 @@ async def a_store_that_stays_busy_fails_the_run_when_its_url_expires(case):
         statuses = itertools.cycle((500, 503))
         scene.store.fault = lambda request: next(statuses) if request.what == first_of(scene.way) else None
         order = await scene.begin(lifetime_s=LIFE_S)
-        await scene.fails(order, "the store answered 50", "until its URL expired at",
-                          within=LIFE_S + FRESH_URLS_S + 10)
+        async with no_help(scene.session, order):
+            await scene.fails(order, "the store answered 50", "until its URL expired at", "was asked",
+                              within=LIFE_S + FRESH_URLS_S + 10)
         check(len(scene.store.tries(first_of(scene.way))) >= 3, "it was not tried again")
         told = [log for log in scene.plane.all("LogEvent") if log["fields"].get("run_id") == order.run]
         check(any("tried again" in log["message"] and "the store answered 50" in log["fields"]["error"]
@@ -36,7 +37,9 @@ async def a_connection_reset_at_every_try_fails_the_run_when_its_url_expires(cas
     async def play(scene):
         scene.store.fault = fault_of_all("reset", first_of(scene.way))
         order = await scene.begin(lifetime_s=LIFE_S)
-        await scene.fails(order, "the connection broke", "until its URL expired at", within=LIFE_S + FRESH_URLS_S + 10)
+        async with no_help(scene.session, order):
+            await scene.fails(order, "the connection broke", "until its URL expired at",
+                              within=LIFE_S + FRESH_URLS_S + 10)
         check(len(scene.store.tries(first_of(scene.way))) >= 3, "it was not tried again")
         await scene.recovers()
     await both(case, play)
@@ -48,7 +51,8 @@ async def a_store_that_nobody_listens_at_fails_the_run_when_its_url_expires(case
         order = scene.order(lifetime_s=LIFE_S)
         scene.store.server.close()
         await scene.send(order)
-        update = await failed(scene.plane, order, timeout=LIFE_S + FRESH_URLS_S + 10)
+        async with no_help(scene.session, order):
+            update = await failed(scene.plane, order, timeout=LIFE_S + FRESH_URLS_S + 10)
         check("no connection" in update["error_message"] and "refused" in update["error_message"], f"{update}")
         await scene.left_nothing()
     await both(case, play)
@@ -81,7 +85,8 @@ async def a_url_that_expires_half_way_is_renewed_or_fails_the_run_in_words(case)
             None if request.what != what or request.generation else
             "reset" if len(scene.store.tries(what)) == 1 else "expired")
         order = await scene.begin()
-        await scene.fails(order, "403 AccessDenied", "its URL is too old", "no fresh one", within=FRESH_URLS_S + 10)
+        async with no_help(scene.session, order):
+            await scene.fails(order, "403 AccessDenied", "its URL is too old", "no fresh one", within=FRESH_URLS_S + 10)
         check(len(scene.store.tries(what)) == 2, "a URL that is too old was tried again")
         scene.store.requests.clear()
         order = await scene.begin()
@@ -154,6 +159,7 @@ async def a_store_that_never_says_a_word_fails_the_run_when_its_url_has_expired(
     async def play(scene):
         scene.store.fault = lambda request: "dumb" if request.method != "DELETE" else None
         order = await scene.begin(lifetime_s=LIFE_S)
-        await scene.fails(order, "the store took", "too short for a second try", within=100)
+        async with no_help(scene.session, order):
+            await scene.fails(order, "the store took", "too short for a second try", within=110)
         await scene.recovers()
     await both(case, play)

@@ -11,6 +11,7 @@ from codec import CANCELLED
 from parts import MIB, PART_BYTES, PartedOrder, noise
 from rclone import Rclone
 from scenarios_backup import completed, failed, spool_is_empty
+from way import no_help
 
 # Four parts and more.
 PARTS_MEGABYTES = 18
@@ -184,7 +185,8 @@ async def urls_that_are_too_old_and_not_renewed_fail_the_run_in_words_and_give_t
     await asyncio.sleep(2.1)
     for order in (order, parted):
         await accepted(session, order)
-        update = await failed(plane, order, timeout=30)
+        async with no_help(session, order):
+            update = await failed(plane, order, timeout=30)
         error = update["error_message"]
         check("too old" in error and "sign" in error and "X-Amz" not in error, error)
         check(not store.get(order.key), "there is an object")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from pathlib import Path
@@ -103,3 +104,19 @@ def first_of(way):
 
 def fault_of_all(fault, *whats):
     return lambda request: fault if request.what in whats else None
+
+
+@contextlib.asynccontextmanager
+async def no_help(session, order):
+    """A server that answers the question for fresh URLs with some that are over. One that says nothing is waited for
+    much longer."""
+    async def answer():
+        await session.wait_for("UploadUrlsRequest", order.is_mine, timeout=100)
+        for order.expires_at_ms in itertools.count(1):
+            await order.send(session, f"useless-{order.run}-{order.expires_at_ms}")
+            await asyncio.sleep(0.7)
+    answering = asyncio.create_task(answer())
+    try:
+        yield
+    finally:
+        answering.cancel()

@@ -95,6 +95,14 @@ pub enum UploadError {
         /// How many there were.
         signed: u64,
     },
+    /// The upload's URLs are used up, and no other ones came.
+    #[error("{why}; {waited}")]
+    NotRenewed {
+        /// What they were needed for.
+        why: Box<UploadError>,
+        /// Of the server, for people.
+        waited: String,
+    },
     /// The parts so far belong to an upload that is no more.
     #[error("the server began another multipart upload for this run: the parts that the store has are lost")]
     OtherUpload,
@@ -105,6 +113,16 @@ pub enum UploadError {
         place: String,
         /// Its code.
         what: String,
+    },
+    /// The store may have put the parts together; its answer was lost, and it knows the upload no more.
+    #[error(
+        "the object at {place} may be stored, and that could not be proved: the answer to its completion was lost, the store would not complete it again, and {why}; look for the object there, and order another run"
+    )]
+    Unproven {
+        /// Host and path.
+        place: String,
+        /// Why it is not known.
+        why: String,
     },
     /// The upload must go in parts.
     #[error(
@@ -125,6 +143,12 @@ impl UploadError {
     /// The store knows no such upload in parts, or not any more.
     pub fn is_no_such_upload(&self) -> bool {
         matches!(self, Self::Refused { answer, .. } if answer.ends_with(" NoSuchUpload"))
+    }
+
+    /// What the store had of the upload is lost, or cannot be told from that: where the object is still here, it can go
+    /// up again.
+    pub fn is_lost_upload(&self) -> bool {
+        self.is_no_such_upload() || matches!(self, Self::OtherUpload | Self::Unproven { .. })
     }
 }
 

@@ -86,9 +86,9 @@ pub struct Timing {
     pub first_wait: Duration,
     /// The longest.
     pub longest_wait: Duration,
-    /// The server's answer to a question for fresh URLs. Servers that do not know it say nothing.
+    /// The server's answer to a question for fresh URLs, before it is asked again.
     pub fresh_urls: Duration,
-    /// A link to the server, so that it can be asked.
+    /// A link to the server, so that it can be asked; and the answer of a server that is known to give some.
     pub offline: Duration,
 }
 

@@ -11,15 +11,22 @@ use crate::backup::deadline::upload_deadline_ms;
 use crate::backup::dumped::Packed;
 use crate::backup::error::RunError;
 use crate::backup::progress::Progress;
-use crate::backup::urls::UrlsWanted;
+use crate::backup::urls::{FreshUrls, UrlsWanted};
 use crate::model::{RunOrder, unix_ms};
 use crate::spool::Spool;
 use data_encoding::BASE64;
 use std::cell::Cell;
 use std::sync::Arc;
+use tokio::time::{Duration, Instant};
 
 /// What a single PUT is signed for.
 const CONTENT_TYPE: &str = "application/octet-stream";
+
+/// A try that the store took part in. One that stands still is given up sooner.
+const LONG_TRY: Duration = Duration::from_secs(120);
+
+/// Lives of fresh URLs that may end without the object where their last try was a long one; of any other, one.
+const MAX_FRUITLESS: u32 = 5;
 
 /// An upload by one PUT that can begin.
 pub struct Put {
@@ -27,6 +34,8 @@ pub struct Put {
     place: Place,
     client: Client,
     options: Options,
+    /// There were fresh URLs before this one: the server gives some.
+    renewed: bool,
 }
 
 impl Put {
@@ -41,7 +50,7 @@ impl Put {
             return Err(too_late(&place.shown, deadline_ms));
         }
         let client = Client::new(place.secure, options)?;
-        Ok(Self { order: order.clone(), place, client, options: options.clone() })
+        Ok(Self { order: order.clone(), place, client, options: options.clone(), renewed: false })
     }
 
     /// Sends the spool until the store has it.
@@ -56,8 +65,11 @@ impl Put {
         let mut sum = Md5Sum::of(&source)?;
         let mut tries = Tries::new(&self.options.timing, progress);
         let mut too_old = 0;
+        let mut fruitless = 0;
         loop {
+            tries.keep_waiting(deadline_ms).await;
             tries.count += 1;
+            let begun = Instant::now();
             let over = match self.attempt(&source, &mut sum, packed, progress, tries.unasked).await {
                 Tried::Done(_) => return Ok(()),
                 Tried::Final(UploadError::Mismatch { place, what }) => {
@@ -76,12 +88,18 @@ impl Put {
                 }
                 Tried::Again { why, retry_after, unasked } => {
                     tries.unasked |= unasked;
-                    too_old = 0;
                     let in_time = tries.pause(&self.place.shown, why, retry_after, deadline_ms).await;
                     (!in_time).then(|| tries.expired(&self.place.shown, deadline_ms))
                 }
             };
             let Some(error) = over else { continue };
+            if self.renewed && too_old == 0 {
+                // A try of minutes moved something; one of seconds met a store that takes nothing.
+                fruitless += if begun.elapsed() > LONG_TRY { 1 } else { MAX_FRUITLESS };
+                if fruitless >= MAX_FRUITLESS {
+                    return Err(error.into());
+                }
+            }
             deadline_ms = self.renew(progress, error).await?;
         }
     }
@@ -89,23 +107,20 @@ impl Put {
     /// Another URL for the same object, or the reason why the upload is over.
     async fn renew(&mut self, progress: &Progress, error: UploadError) -> Result<u64, RunError> {
         let wanted = UrlsWanted { first_part: 0, part_count: 0 };
-        let Some(fresh) = fresh_urls(progress, wanted, &self.options.timing).await else {
-            return Err(error.into());
-        };
+        let covers = |urls: &FreshUrls| !urls.put_url.expose().is_empty();
+        let fresh = fresh_urls(progress, wanted, covers, self.renewed, &self.options.timing).await;
+        let fresh = fresh.map_err(|none| none.after(error))?;
+        self.renewed = true;
         self.order.put_url = fresh.put_url;
         progress.hide_url(&self.order.put_url);
         self.order.expires_at_ms = fresh.expires_at_ms;
-        let deadline_ms = upload_deadline_ms(&self.order, unix_ms());
-        if unix_ms() >= deadline_ms {
-            return Err(error.into());
-        }
         let place = Place::new(&self.order.put_url, self.options.allow_insecure)?;
         if place.secure != self.place.secure {
             self.client = Client::new(place.secure, &self.options)?;
         }
         tracing::info!(place = %place.shown, "upload goes on with a fresh URL");
         self.place = place;
-        Ok(deadline_ms)
+        Ok(self.order.expires_at_ms)
     }
 
     async fn attempt(

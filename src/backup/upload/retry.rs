@@ -33,6 +33,8 @@ pub struct Tries {
     /// How many of them ended with another checksum than ours.
     pub mismatches: u32,
     last: String,
+    /// A wait that the URL did not live for: it is kept with the fresh one.
+    owed: Duration,
     progress: Progress,
 }
 
@@ -53,6 +55,7 @@ impl Tries {
             count: 0,
             mismatches: 0,
             last: String::new(),
+            owed: Duration::ZERO,
             progress: progress.clone(),
         }
     }
@@ -80,14 +83,28 @@ impl Tries {
         self.last = why;
         if in_time {
             tokio::time::sleep(wait).await;
+        } else {
+            self.owed = wait;
         }
         in_time
+    }
+
+    /// With a fresh URL: the wait that the last one did not live for, but no more than half of this one's life.
+    pub async fn keep_waiting(&mut self, deadline_ms: u64) {
+        let half = Duration::from_millis(deadline_ms.saturating_sub(unix_ms()) / 2);
+        let owed = std::mem::take(&mut self.owed).min(half);
+        if !owed.is_zero() {
+            tokio::time::sleep(owed).await;
+        }
     }
 
     /// Why there is no next try: where the URLs' time ran out, the last one's reason says more.
     pub fn why(&self, error: UploadError) -> UploadError {
         if self.count == 0 {
             return error;
+        }
+        if let UploadError::NotRenewed { why, waited } = error {
+            return UploadError::NotRenewed { why: Box::new(self.why(*why)), waited };
         }
         if let UploadError::UrlsExpired { place, at } = error {
             return UploadError::Expired { place, at, tries: self.count, last: self.last.clone() };

@@ -5,7 +5,7 @@ use crate::backup::Packed;
 use crate::backup::outlet::Outlet;
 use crate::backup::pipe::pipe;
 use crate::backup::test_store::{Act, OK, QUERY, Request, Store, options};
-use crate::backup::{Progress, pack};
+use crate::backup::{FreshUrls, Progress, pack};
 use crate::model::{Compression, Dek, RunOrder};
 use crate::process::Cancel;
 use crate::spool::{Room, Spool};
@@ -154,6 +154,38 @@ async fn tries_end_with_the_life_of_the_url() {
     let sent = send(vec![LATER], 10, Duration::from_secs(30)).await;
     assert!(sent.result.unwrap_err().contains("too short for a second try"));
     assert!(sent.took < Duration::from_secs(2), "it does not wait for nothing");
+}
+
+#[actix::test]
+async fn a_store_that_takes_nothing_for_the_life_of_a_fresh_url_ends_the_run() {
+    const BUSY: Act = Act::Answer("HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n");
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, packed) = spool(dir.path(), 10);
+    let store = Store::new(vec![BUSY; 10_000]).await;
+    let mut options = options();
+    options.timing.longest_wait = Duration::from_millis(200);
+    let order = store.order(Duration::from_millis(300));
+    let progress = Progress::new();
+    let put = Put::new(&order, &options).unwrap();
+    let renewed = std::cell::Cell::new(0);
+    let server = async {
+        loop {
+            if progress.urls().question().is_some() {
+                renewed.set(renewed.get() + 1);
+                let expires_at_ms = crate::model::unix_ms() + 2_500;
+                let put_url = order.put_url.clone();
+                progress.urls().give(FreshUrls { put_url, expires_at_ms, multipart: None });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let sent = tokio::select! {
+        sent = tokio::time::timeout(Duration::from_secs(20), put.send(&spool, &packed, &progress)) => sent.expect("it ends"),
+        () = server => unreachable!(),
+    };
+    let text = sent.unwrap_err().to_string();
+    assert!(text.contains("until its URL expired at") && text.contains("503"), "{text}");
+    assert_eq!(renewed.get(), 1, "one whole life of a fresh URL is enough");
 }
 
 #[actix::test]

@@ -1,11 +1,11 @@
 //! The signed URLs of an upload in parts, renewed when they run out.
 
-use super::super::fresh::fresh_urls;
+use super::super::fresh::{NEARLY_OVER_MS, NoneCame, fresh_urls};
 use super::super::place::Place;
 use super::super::retry::MAX_AGE_REFUSALS;
 use super::super::{Options, UploadError};
 use super::size::MAX_PARTS;
-use crate::backup::deadline::{UNDATED_LIFE, expiry_text};
+use crate::backup::deadline::expiry_text;
 use crate::backup::progress::Progress;
 use crate::backup::urls::{FreshUrls, UrlsWanted};
 use crate::model::{Multipart, Secret, unix_ms};
@@ -16,9 +16,6 @@ use tokio::sync::Mutex;
 /// Asked for at once: a message holds some thousands.
 const ASKED_AT_ONCE: u32 = 1_000;
 
-/// A URL that ends so soon is renewed before it is used, in milliseconds: the request must have begun by then.
-const NEARLY_OVER_MS: u64 = 2_000;
-
 /// What there is now.
 pub struct Signed {
     upload_id: RefCell<String>,
@@ -27,12 +24,17 @@ pub struct Signed {
     parts: RefCell<BTreeMap<u32, Secret>>,
     complete: RefCell<Secret>,
     abort: RefCell<Secret>,
+    head: RefCell<Secret>,
     deadline_ms: Cell<u64>,
     options: Options,
     progress: Progress,
     /// One asks; the others wait for its answer.
     asking: Mutex<()>,
     renewals: Cell<u64>,
+    /// The store took a part since the URLs came.
+    took: Cell<bool>,
+    /// The server gives URLs of parts: it is believed to give more of them.
+    answers: Cell<bool>,
 }
 
 /// Which URL.
@@ -50,14 +52,18 @@ pub struct Refusal {
     pub renewals: u64,
     /// What it said.
     pub why: UploadError,
-    /// So often in a row.
+    /// So often.
     pub times: u32,
+    /// It was not the URL's age: every try with it failed until its end.
+    pub used_up: bool,
 }
 
 /// A URL, and how often there were fresh ones before it.
 pub struct Found {
     pub place: Place,
     pub deadline_ms: u64,
+    /// No try begins later.
+    pub tries_until_ms: u64,
     pub renewals: u64,
 }
 
@@ -65,7 +71,12 @@ impl Found {
     /// This one was refused, after the earlier ones.
     pub fn refusal(&self, why: UploadError, earlier: Option<Refusal>) -> Refusal {
         let times = earlier.map_or(0, |refusal| refusal.times) + 1;
-        Refusal { renewals: self.renewals, why, times }
+        Refusal { renewals: self.renewals, why, times, used_up: false }
+    }
+
+    /// No try with this one succeeded until its end.
+    pub fn used_up(&self, why: UploadError) -> Refusal {
+        Refusal { renewals: self.renewals, why, times: 1, used_up: true }
     }
 }
 
@@ -87,11 +98,14 @@ impl Signed {
             parts: RefCell::default(),
             complete: RefCell::new(multipart.complete_url.clone()),
             abort: RefCell::new(multipart.abort_url.clone()),
+            head: RefCell::new(multipart.head_url.clone()),
             deadline_ms: Cell::new(deadline_ms),
             options: options.clone(),
             progress: progress.clone(),
             asking: Mutex::new(()),
             renewals: Cell::new(0),
+            took: Cell::new(false),
+            answers: Cell::new(!multipart.part_urls.is_empty()),
         };
         signed.add(multipart);
         Ok(signed)
@@ -107,6 +121,22 @@ impl Signed {
         Place::new(&self.abort.borrow(), self.options.allow_insecure).ok()
     }
 
+    /// What tells whether the finished object is there; None where the server gave nothing that can be used.
+    pub fn head(&self) -> Option<Place> {
+        Place::new(&self.head.borrow(), self.options.allow_insecure).ok()
+    }
+
+    /// Host and path of the object.
+    pub fn shown(&self) -> String {
+        let place = Place::new(&self.complete.borrow(), self.options.allow_insecure);
+        place.map(|place| place.shown).unwrap_or_default()
+    }
+
+    /// Until when the URLs live, unix milliseconds.
+    pub fn deadline_ms(&self) -> u64 {
+        self.deadline_ms.get()
+    }
+
     /// The store's name of the upload; may be empty.
     pub fn upload_id(&self) -> String {
         self.upload_id.borrow().clone()
@@ -115,6 +145,12 @@ impl Signed {
     /// The store has a part of this upload.
     pub fn begin(&self) {
         self.begun.set(true);
+    }
+
+    /// The store took a part just now.
+    pub fn took_part(&self) {
+        self.begun.set(true);
+        self.took.set(true);
     }
 
     /// Whether the upload of a URL that was found after so many renewals may be replaced by another one, or was.
@@ -137,7 +173,7 @@ impl Signed {
     /// # Errors
     /// Why there is none; where the store refused the last one, what it said.
     pub async fn find(&self, which: Which, refused: Option<&Refusal>) -> Result<Found, UploadError> {
-        if let Some(hopeless) = refused.filter(|refusal| refusal.times > MAX_AGE_REFUSALS) {
+        if let Some(hopeless) = refused.filter(|refusal| self.is_hopeless(refusal)) {
             return Err(hopeless.why.clone());
         }
         let fresh = |refusal: &Refusal| self.renewals.get() > refusal.renewals;
@@ -145,19 +181,44 @@ impl Signed {
         if usable(which).is_none() {
             let _asking = self.asking.lock().await;
             if usable(which).is_none() {
-                self.renew(which).await.map_err(|error| {
-                    let none_came =
-                        matches!(error, UploadError::UrlsExpired { .. } | UploadError::TooManyParts { .. });
-                    refused.filter(|_| none_came).map_or(error, |refusal| refusal.why.clone())
-                })?;
+                let why = || refused.map_or_else(|| self.missing(which), |refusal| refusal.why.clone());
+                self.renew(which, why).await?;
             }
         }
         let url = self.look(which).ok_or_else(|| self.missing(which))?;
         let place = Place::new(&url, self.options.allow_insecure)?;
-        Ok(Found { place, deadline_ms: self.deadline_ms.get(), renewals: self.renewals.get() })
+        let deadline_ms = self.deadline_ms.get();
+        let tries_until_ms = deadline_ms.saturating_sub(NEARLY_OVER_MS);
+        Ok(Found { place, deadline_ms, tries_until_ms, renewals: self.renewals.get() })
     }
 
-    async fn renew(&self, which: Which) -> Result<(), UploadError> {
+    /// Other URLs would not help: the store finds each of them too old, or took nothing for the whole life of fresh
+    /// ones.
+    fn is_hopeless(&self, refusal: &Refusal) -> bool {
+        let took_nothing = refusal.used_up && self.renewals.get() > 0 && !self.took.get();
+        refusal.times > MAX_AGE_REFUSALS || took_nothing && refusal.renewals == self.renewals.get()
+    }
+
+    /// Whether it is of another upload; names that are not told cannot be compared.
+    fn is_other(&self, multipart: &Multipart) -> bool {
+        let known = self.upload_id.borrow();
+        !known.is_empty() && !multipart.upload_id.is_empty() && *known != multipart.upload_id
+    }
+
+    /// The store has lost the upload: another one takes its place, from the first part on.
+    ///
+    /// # Errors
+    /// `lost`, where none came.
+    pub async fn replace(&self, lost: &UploadError) -> Result<(), UploadError> {
+        let _asking = self.asking.lock().await;
+        let wanted = UrlsWanted { first_part: 1, part_count: ASKED_AT_ONCE };
+        let another = |multipart: &Multipart| covers(multipart, Which::Part(1)) && self.is_other(multipart);
+        let fresh = self.ask(wanted, another).await.map_err(|none| none.after(lost.clone()))?;
+        self.begun.set(false);
+        self.take(fresh)
+    }
+
+    async fn renew(&self, which: Which, why: impl Fn() -> UploadError) -> Result<(), UploadError> {
         let wanted = match which {
             Which::Part(number) if u64::from(number) > MAX_PARTS => {
                 return Err(UploadError::TooManyParts { signed: u64::from(number - 1) });
@@ -165,30 +226,45 @@ impl Signed {
             Which::Part(first_part) => UrlsWanted { first_part, part_count: ASKED_AT_ONCE },
             Which::Complete => UrlsWanted { first_part: 0, part_count: 0 },
         };
-        let fresh = fresh_urls(&self.progress, wanted, &self.options.timing).await;
-        let Some(FreshUrls { expires_at_ms, multipart: Some(multipart), .. }) = fresh else {
-            return Err(self.missing(which));
-        };
-        let other = {
-            let known = self.upload_id.borrow();
-            !known.is_empty() && !multipart.upload_id.is_empty() && *known != multipart.upload_id
-        };
+        let useful =
+            |multipart: &Multipart| covers(multipart, which) || self.begun.get() && self.is_other(multipart);
+        let fresh = self.ask(wanted, useful).await;
+        self.take(fresh.map_err(|none| none.after(why()))?)
+    }
+
+    async fn ask(
+        &self,
+        wanted: UrlsWanted,
+        covers: impl Fn(&Multipart) -> bool,
+    ) -> Result<FreshUrls, NoneCame> {
+        let covers = |urls: &FreshUrls| urls.multipart.as_ref().is_some_and(&covers);
+        fresh_urls(&self.progress, wanted, covers, self.answers.get(), &self.options.timing).await
+    }
+
+    fn take(&self, fresh: FreshUrls) -> Result<(), UploadError> {
+        let Some(multipart) = fresh.multipart else { return Ok(()) };
+        self.answers.set(true);
+        // Of the object, whichever upload it comes from.
+        self.progress.hide_url(&multipart.head_url);
+        *self.head.borrow_mut() = multipart.head_url.clone();
+        let other = self.is_other(&multipart);
         if other && self.begun.get() {
             return Err(UploadError::OtherUpload);
         }
         if other {
-            tracing::info!(
-                "the store has lost the upload before a part of it was stored: another one begins"
-            );
+            tracing::info!("the store has lost the upload: another one begins");
             self.upload_id.replace(multipart.upload_id.clone());
         }
-        let undated = unix_ms() + u64::try_from(UNDATED_LIFE.as_millis()).unwrap_or(0);
         // The old ones end before the fresh ones: none is mixed up with them.
         self.parts.borrow_mut().clear();
         self.add(&multipart);
+        for url in [&multipart.complete_url, &multipart.abort_url] {
+            self.progress.hide_url(url);
+        }
         *self.complete.borrow_mut() = multipart.complete_url;
         *self.abort.borrow_mut() = multipart.abort_url;
-        self.deadline_ms.set(if expires_at_ms == 0 { undated } else { expires_at_ms });
+        self.deadline_ms.set(fresh.expires_at_ms);
+        self.took.set(false);
         self.renewals.set(self.renewals.get() + 1);
         tracing::info!(parts = multipart.part_urls.len(), "upload goes on with fresh URLs");
         Ok(())
@@ -208,10 +284,22 @@ impl Signed {
                 UploadError::TooManyParts { signed: u64::from(number.saturating_sub(1)) }
             }
             Which::Part(_) | Which::Complete => {
-                let place = Place::new(&self.complete.borrow(), self.options.allow_insecure);
-                let place = place.map(|place| place.shown).unwrap_or_default();
-                UploadError::UrlsExpired { place, at: expiry_text(self.deadline_ms.get()) }
+                UploadError::UrlsExpired { place: self.shown(), at: expiry_text(self.deadline_ms.get()) }
             }
         }
+    }
+}
+
+/// Whether the URL is among them.
+fn covers(multipart: &Multipart, which: Which) -> bool {
+    match which {
+        Which::Part(number) => {
+            let first = multipart.first_part.max(1);
+            number
+                .checked_sub(first)
+                .and_then(|at| usize::try_from(at).ok())
+                .is_some_and(|at| at < multipart.part_urls.len())
+        }
+        Which::Complete => true,
     }
 }
