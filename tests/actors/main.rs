@@ -14,6 +14,7 @@ mod runner;
 mod runner_bench;
 mod runner_control;
 mod runner_end;
+mod runner_urls;
 mod runner_verdict;
 mod state_room;
 mod state_store;

@@ -85,6 +85,8 @@ impl Executor for Hand {
 pub struct Seen {
     /// In order: what was committed, and what went out.
     pub events: Vec<(Duration, Event)>,
+    /// Of each record, as it was stored.
+    pub orders: Vec<RunOrder>,
     /// The next so many durable requests fail like this.
     pub refuse: Option<QueueError>,
 }
@@ -271,6 +273,7 @@ fn note_change(seen: &mut Seen, at: Duration, change: &Change) {
             "finished"
         }
     };
+    seen.orders.push(record.order.clone());
     seen.events.push((at, Event::Put(record.order.run_id.to_string(), phase)));
 }
 

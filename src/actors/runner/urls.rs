@@ -44,14 +44,17 @@ impl Runner {
         if !same_key || *order == run.order {
             return;
         }
-        let longer = upload_deadline_ms(order, now_ms) > upload_deadline_ms(&run.order, run.accepted_at_ms);
+        let (until_ms, known_ms) =
+            (upload_deadline_ms(order, now_ms), upload_deadline_ms(&run.order, run.accepted_at_ms));
+        let upload = |order: &RunOrder| order.multipart.as_ref().map(|multipart| multipart.upload_id.clone());
+        let another = upload(order) != upload(&run.order);
         if let Some(running) = run.running() {
-            running.progress.urls().give(FreshUrls::from(order));
+            running.progress.urls().give(FreshUrls::of(order, now_ms));
         }
         let Some(phase) = run.phase() else { return };
-        // A later life should begin with what lives longest, and from the first part on.
-        let from_the_start = order.multipart.as_ref().is_none_or(|multipart| multipart.first_part <= 1);
-        if !longer || !from_the_start {
+        // A later life should begin with what lives longest, and give up what is there. URLs of the parts before these
+        // are asked for where they are needed.
+        if until_ms < known_ms || until_ms == known_ms && !another {
             return;
         }
         run.order.put_url = order.put_url.clone();
