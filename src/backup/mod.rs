@@ -146,12 +146,15 @@ async fn run(
     cancel: &Cancel,
     start: Instant,
 ) -> Result<Completed, RunError> {
-    acceptable(&job.job, &job.target, &options.hooks)?;
-    let key = job.order.dek.clone();
-    if key.plain().is_none() {
-        return Err(RunError::WrappedKey { len: key.as_received().len() });
-    }
-    let way = store::Way::new(job, options, progress)?;
+    let way = match way(job, options, progress) {
+        Ok(way) => way,
+        Err(error) => {
+            if !cancel.is_interrupted() {
+                upload::parts::give_up(&job.order, &options.upload, upload::parts::ABORT_LIMIT_FAILED).await;
+            }
+            return Err(error);
+        }
+    };
     let compression = compression(&job.job)?;
     let dumped = store::Run { job, options, compression, progress, cancel }.go(way, hooks).await?;
     let duration_ms = millis(start.elapsed());
@@ -165,6 +168,16 @@ async fn run(
     );
     progress.info("backup stored", figures(&dumped, start));
     Ok(completed(&dumped, compression, duration_ms))
+}
+
+/// How the object will go up, where the run can begin at all.
+fn way(job: &Job, options: &Options, progress: &Progress) -> Result<store::Way, RunError> {
+    acceptable(&job.job, &job.target, &options.hooks)?;
+    let key = &job.order.dek;
+    if key.plain().is_none() {
+        return Err(RunError::WrappedKey { len: key.as_received().len() });
+    }
+    Ok(store::Way::new(job, options, progress)?)
 }
 
 /// The same dump, sealed and opened again, but to a file of this host instead of a store: no server, no hooks.

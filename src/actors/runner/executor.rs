@@ -1,8 +1,9 @@
 //! Who does a run's work.
 
+use crate::backup::upload::parts::{self, ABORT_LIMIT_FAILED};
 use crate::backup::{self, Job, Progress};
 use crate::drivers;
-use crate::model::{JobSpec, RunId, RunOutcome, TargetSpec};
+use crate::model::{JobSpec, RunId, RunOrder, RunOutcome, TargetSpec};
 use crate::process::{Cancel, CancelOnDrop};
 use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ pub trait Executor {
     /// ends what those that it had begun on `targets` left running. Called once, before the first run.
     fn clear_leftovers(&self, keep: &[RunId], targets: Vec<TargetSpec>);
 
-    /// A run is over: what an earlier life left of it is of no use any more.
-    fn forget(&self, _run: &RunId) {}
+    /// A run is over that this life of the agent did not begin: what an earlier one left of it, here and at the store,
+    /// is of no use any more.
+    fn forget(&self, _order: &RunOrder) {}
 }
 
 /// Does each run on a thread of its own with a runtime of its own, so that nobody else, the heartbeats least of all,
@@ -67,8 +69,22 @@ impl Executor for ThreadExecutor {
         backup::acceptable(job, target, &self.options.hooks).map_err(|error| error.to_string())
     }
 
-    fn forget(&self, run: &RunId) {
-        crate::spool::remove_of(&self.options.spool_dir, run);
+    fn forget(&self, order: &RunOrder) {
+        crate::spool::remove_of(&self.options.spool_dir, &order.run_id);
+        if order.multipart.is_none() {
+            return;
+        }
+        let (order, options) = (order.clone(), Arc::clone(&self.options));
+        let give_up = move || match actix_rt::Runtime::new() {
+            Ok(runtime) => runtime.block_on(parts::give_up(&order, &options.upload, ABORT_LIMIT_FAILED)),
+            Err(error) => {
+                tracing::warn!(run_id = %order.run_id, %error, "an upload in parts was not given up")
+            }
+        };
+        // Nobody waits for it: a store may be slow, or gone.
+        if let Err(error) = std::thread::Builder::new().name("run-abort".into()).spawn(give_up) {
+            tracing::warn!(%error, "an upload in parts was not given up: no thread could be started");
+        }
     }
 
     fn clear_leftovers(&self, keep: &[RunId], targets: Vec<TargetSpec>) {
@@ -181,6 +197,52 @@ mod tests {
         drop(going);
         assert!(cancel.is_cancelled());
         assert!(wait_for(&|| !begun()).await, "its spool is gone");
+    }
+
+    /// A store, and an order whose upload in parts is begun there.
+    fn parted(database: String) -> (std::net::TcpListener, Job) {
+        let store = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = store.local_addr().unwrap().port();
+        let url = |what: &str| format!("http://127.0.0.1:{port}/o?{what}&TOPSECRET").into();
+        let mut job = job(database);
+        job.order.multipart = Some(crate::model::Multipart {
+            part_urls: vec![url("part"), "ftp://127.0.0.1/o?TOPSECRET".into()],
+            complete_url: url("complete"),
+            abort_url: url("abort"),
+            ..Default::default()
+        });
+        (store, job)
+    }
+
+    /// The first line of what the store is asked; it says yes.
+    fn asked(store: &std::net::TcpListener) -> String {
+        use std::io::{BufRead, BufReader, Write};
+        let (mut socket, _) = store.accept().unwrap();
+        let lines = BufReader::new(socket.try_clone().unwrap()).lines().map_while(Result::ok);
+        let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        head[0].clone()
+    }
+
+    #[test]
+    fn a_run_that_this_life_never_began_gives_its_upload_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, job) = parted(String::new());
+        let mut expired = job.order;
+        expired.expires_at_ms = 1;
+        executor(dir.path()).forget(&expired);
+        assert_eq!(asked(&store), "DELETE /o?abort&TOPSECRET HTTP/1.1");
+    }
+
+    #[actix::test]
+    async fn a_run_that_cannot_begin_gives_its_upload_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, job) = parted("none.db".into());
+        let going = executor(dir.path()).run(job, Progress::new(), Cancel::new());
+        let seen = tokio::task::spawn_blocking(move || asked(&store));
+        let RunOutcome::Failed { error } = going.await else { panic!("it ran") };
+        assert!(error.contains("its scheme is not https"), "{error}");
+        assert_eq!(seen.await.unwrap(), "DELETE /o?abort&TOPSECRET HTTP/1.1");
     }
 
     #[test]

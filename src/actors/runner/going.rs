@@ -236,7 +236,7 @@ impl Runner {
         run.since_ms = now_ms;
         let hooks_left = run.interrupted.then(|| (run.order.clone(), outcome.clone()));
         if took.is_none() {
-            self.executor.forget(id);
+            self.executor.forget(&run.order);
         }
         measure::ended(&run.order.job_id, &outcome, took);
         let (run_id, job_id, status) = (id, &run.order.job_id, measure::status(&outcome));
