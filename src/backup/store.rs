@@ -21,6 +21,9 @@ use tokio::time::timeout;
 /// A stopped dump has told its tools so by then; the run has 2 s.
 const STOP_GRACE: Duration = Duration::from_millis(1_200);
 
+/// Uploads of one spool: a store that loses several loses the next one too.
+const MAX_UPLOADS: u32 = 3;
+
 /// The way of one run, checked before a byte is dumped.
 pub enum Way {
     /// Parts, while they are made.
@@ -115,7 +118,7 @@ impl Run<'_> {
         let Some(stored) = ledger.all_streamed(&parts.upload_id()) else { return Ok(None) };
         let run_id = &self.job.order.run_id;
         tracing::info!(%run_id, parts = stored.len(), "every part was stored before the agent was interrupted: the store is asked again to put them together");
-        match self.complete(parts, stored).await {
+        match self.complete(parts, stored, dumped.packed.size_bytes).await {
             Ok(()) => Ok(Some(dumped)),
             Err(RunError::Cancelled) => Err(RunError::Cancelled),
             Err(error) => {
@@ -178,13 +181,13 @@ impl Run<'_> {
         self.dumped(&dumped);
         let (of, upload, all) = (dumped.clone(), parts.upload_id(), stored.clone());
         self.note(ledger, move |ledger| ledger.streamed(&of, &upload, &all)).await?;
-        self.complete(parts, &stored).await?;
+        self.complete(parts, &stored, dumped.packed.size_bytes).await?;
         Ok(dumped)
     }
 
-    async fn complete(&self, parts: &Parts, stored: &[Stored]) -> Result<(), RunError> {
+    async fn complete(&self, parts: &Parts, stored: &[Stored], size_bytes: u64) -> Result<(), RunError> {
         self.progress.verifying();
-        self.or_cancelled(parts.complete(stored)).await
+        self.or_cancelled(parts.complete(stored, size_bytes)).await
     }
 
     fn dumped(&self, dumped: &Dumped) {
@@ -292,7 +295,7 @@ impl Run<'_> {
         };
         self.progress.uploading(0, 1);
         let opened = verify::verify_spool(spool, &self.job.order.dek, expected, self.cancel)?;
-        let mut opened = Box::pin(opened);
+        let opened = Box::pin(opened);
         let size_bytes = dumped.packed.size_bytes;
         if let Some(put) = put {
             self.or_cancelled(put.send(spool, &dumped.packed, self.progress)).await?;
@@ -302,9 +305,27 @@ impl Run<'_> {
         let Some(parts) = parts else {
             return Err(RunError::Internal("the run has no way to the store".into()));
         };
-        let stored = self.or_cancelled(parts.send_spool(spool, size_bytes, ledger)).await?;
-        // Before the store puts them together: an object that does not open must not appear.
-        self.or_cancelled(&mut opened).await?;
-        self.complete(parts, &stored).await
+        let mut opened = Some(opened);
+        let mut uploads = 1;
+        loop {
+            let sent = async {
+                let stored = self.or_cancelled(parts.send_spool(spool, size_bytes, ledger)).await?;
+                // Before the store puts them together: an object that does not open must not appear.
+                if let Some(opened) = opened.take() {
+                    self.or_cancelled(opened).await?;
+                }
+                self.complete(parts, &stored, size_bytes).await
+            };
+            let lost = match sent.await {
+                Err(RunError::Upload(lost)) if lost.is_lost_upload() && uploads < MAX_UPLOADS => lost,
+                done => return done,
+            };
+            // The spool has all of it still.
+            uploads += 1;
+            tracing::warn!(run_id = %self.job.order.run_id, error = %lost, "the store has lost the upload: the spool goes up again, in another one");
+            let fields = vec![("error", lost.to_string())];
+            self.progress.warn("the store has lost the upload: the object goes up again", fields);
+            self.or_cancelled(async { Ok(parts.begin_another(&lost).await?) }).await?;
+        }
     }
 }

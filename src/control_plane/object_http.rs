@@ -28,9 +28,13 @@ pub fn allowed<'a>(plane: &Plane, request: &'a HttpRequest, object: &str) -> Res
     if !presign::is_object_name(object) {
         return Err(Refused::bad("InvalidURI", "not the name of an object"));
     }
-    // Who may read an object may also ask how long it is.
-    let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
-    presign::check(plane.keys.urls(), method, object, request.query_string(), unix_ms()).map_err(|refusal| {
+    let check = |method| presign::check(plane.keys.urls(), method, object, request.query_string(), unix_ms());
+    let method = request.method();
+    let checked = check(method.as_str());
+    // Who may read an object may also ask how long it is. Who may ask that may not read it.
+    let by_get = matches!(checked, Err(Refusal::WrongSignature)) && method == Method::HEAD;
+    let checked = if by_get { check("GET") } else { checked };
+    checked.map_err(|refusal| {
         let code = match refusal {
             Refusal::WrongSignature => "SignatureDoesNotMatch",
             Refusal::Unsigned | Refusal::Expired => "AccessDenied",

@@ -99,6 +99,7 @@ impl Plane {
             ),
             presigned_complete_url: sign("POST", Scope::Upload(id)),
             presigned_abort_url: sign("DELETE", Scope::Upload(id)),
+            presigned_head_url: sign("HEAD", Scope::Object),
             multipart_upload_id: id.clone(),
             first_part_number: window.first,
             ..one

@@ -82,6 +82,9 @@ pub struct Multipart {
     pub abort_url: Secret,
     /// The store's name of the upload; may be empty.
     pub upload_id: String,
+    /// Asks for the finished object's size; empty where the server gave none.
+    #[serde(default)]
+    pub head_url: Secret,
 }
 
 /// A run as the store keeps it.

@@ -27,7 +27,8 @@ impl Mask {
         mask.hide(BASE64.encode(key).into());
         mask.hide(HEXLOWER.encode(key).into());
         // Of parts there are thousands, and nobody but the store is told of them.
-        let of_parts = order.multipart.iter().flat_map(|parts| [&parts.complete_url, &parts.abort_url]);
+        let of_parts =
+            order.multipart.iter().flat_map(|parts| [&parts.complete_url, &parts.abort_url, &parts.head_url]);
         for url in of_parts.chain([&order.put_url]) {
             mask.hide_url(url);
         }

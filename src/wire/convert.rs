@@ -224,6 +224,7 @@ fn multipart(creds: &mut v1::S3UploadCreds) -> Option<Multipart> {
         complete_url: std::mem::take(&mut creds.presigned_complete_url).into(),
         abort_url: std::mem::take(&mut creds.presigned_abort_url).into(),
         upload_id: std::mem::take(&mut creds.multipart_upload_id),
+        head_url: std::mem::take(&mut creds.presigned_head_url).into(),
     })
 }
 

@@ -114,8 +114,9 @@ async fn without_a_spool_a_kill_before_the_completion_is_known_costs_one_questio
 }
 
 #[actix::test]
-async fn without_a_spool_a_store_that_forgot_the_upload_meanwhile_costs_a_dump() {
-    for place in [Where::Head, Where::Answer] {
+async fn without_a_spool_a_store_that_forgot_the_upload_meanwhile_costs_a_dump_where_the_object_is_not_there()
+{
+    for (place, dumps) in [(Where::Head, 2), (Where::Answer, 1)] {
         let site = Site::start(DATABASE_BYTES, json!({}), None);
         let mut agent = site.agent(|_| {});
         site.tap.hold(What::Complete, place);
@@ -129,9 +130,25 @@ async fn without_a_spool_a_store_that_forgot_the_upload_meanwhile_costs_a_dump()
         site.assert_good(&id).await;
         let seen = site.tap.seen();
         let tried: BTreeSet<_> = seen.iter().filter_map(|seen| seen.upload()).collect();
-        assert_eq!((tried.len(), site.dumps()), (2, 2), "the old upload, and another one: {place:?}");
+        assert_eq!((tried.len(), site.dumps()), (dumps, dumps), "the old upload, and another one: {place:?}");
         let stored = seen.iter().filter(|seen| seen.part().is_some() && seen.status == Some(200)).count();
-        assert_eq!(stored, PARTS as usize, "{place:?}");
+        assert_eq!(stored, PARTS as usize * (dumps - 1), "{place:?}");
+    }
+}
+
+#[actix::test]
+async fn a_spool_whose_upload_the_store_forgot_goes_up_again_only_where_the_object_is_not_there() {
+    for (place, uploads) in [(Where::Head, 2), (Where::Answer, 1)] {
+        let site = Site::start(DATABASE_BYTES, json!({}), None);
+        let _agent = site.agent(spooled);
+        site.tap.hold(What::Complete, place);
+        let id = site.order().await;
+        site.tap.wait_until_held(PATIENCE);
+        site.forget_uploads();
+        site.tap.drop_held();
+        site.assert_good(&id).await;
+        assert_eq!(site.tap.parts().len(), uploads * PARTS as usize, "{place:?}");
+        assert_eq!(site.dumps(), 1, "{place:?}");
     }
 }
 

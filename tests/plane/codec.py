@@ -69,7 +69,7 @@ TABLES = {
                       3: ("final_s3_key", "string"), 10: ("part_size_bytes", "uint64"),
                       11: ("presigned_part_urls", "[]string"), 12: ("presigned_complete_url", "string"),
                       13: ("presigned_abort_url", "string"), 14: ("multipart_upload_id", "string"),
-                      15: ("first_part_number", "uint32")},
+                      15: ("first_part_number", "uint32"), 16: ("presigned_head_url", "string")},
     "CancelJob": {1: ("job_id", "string")},
     "RunHealthCheck": {1: ("check_id", "string")},
     "Ping": {1: ("ts_ms", "uint64")},

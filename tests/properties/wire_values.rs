@@ -243,6 +243,7 @@ pub fn s3_upload_creds() -> v1::S3UploadCreds {
         presigned_complete_url: t("S3UploadCreds.presigned_complete_url"),
         presigned_abort_url: t("S3UploadCreds.presigned_abort_url"),
         multipart_upload_id: t("S3UploadCreds.multipart_upload_id"),
+        presigned_head_url: t("S3UploadCreds.presigned_head_url"),
         first_part_number: 315,
         ..deployed_upload_creds()
     }

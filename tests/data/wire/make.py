@@ -87,7 +87,7 @@ MESSAGES = {
     "S3UploadCreds": (
         "presigned_put_url:string=1 expires_at_ms:uint64=2 final_s3_key:string=3 part_size_bytes:uint64=10 "
         "presigned_part_urls:*string=11 presigned_complete_url:string=12 presigned_abort_url:string=13 "
-        "multipart_upload_id:string=14 first_part_number:uint32=15"
+        "multipart_upload_id:string=14 first_part_number:uint32=15 presigned_head_url:string=16"
     ),
     "UploadUrlsRequest": (
         "job_id:string=1 run_id:string=2 s3_key:string=3 multipart_upload_id:string=4 "

@@ -14,21 +14,28 @@ use md5::{Digest, Md5};
 use std::cell::Cell;
 
 impl Parts {
-    /// Has the store put the parts together, and holds its answer against them.
+    /// Has the store put the parts together to an object of that size, and holds its answer against them.
     ///
     /// # Errors
     /// [`RunError::Upload`]: the object is not in the store, or it cannot be told.
-    pub async fn complete(&self, parts: &[Stored]) -> Result<(), RunError> {
+    pub async fn complete(&self, parts: &[Stored], size_bytes: u64) -> Result<(), RunError> {
         let source = Source::Memory(Bytes::from(list(parts)));
         let mut tries = Tries::new(&self.options.timing, &self.progress);
         let (mut refused, mut unclear): (Option<Refusal>, _) = (None, 0);
-        // The store had the whole request once, and what it made of it did not come back.
+        // The store had the whole request once, and what it made of it is not known.
         let mut in_doubt = false;
         loop {
-            let found = self.signed.find(Which::Complete, refused.as_ref()).await;
-            let found = found.map_err(|error| tries.why(error))?;
+            let found = match self.signed.find(Which::Complete, refused.as_ref()).await {
+                Ok(found) => found,
+                // So the server says that this one is over.
+                Err(gone @ UploadError::OtherUpload) => {
+                    return self.prove(gone, parts, size_bytes, in_doubt).await;
+                }
+                Err(error) => return Err(tries.why(error).into()),
+            };
+            tries.keep_waiting(found.deadline_ms).await;
             tries.count += 1;
-            let (tried, mut sent) = self.ask(&source, &found.place).await;
+            let (tried, mut unknown) = self.ask(&source, &found.place).await;
             let (why, retry_after) = match tried {
                 Tried::Done(answer) => match verdict(&answer.body, parts) {
                     Verdict::Complete => return Ok(()),
@@ -36,8 +43,8 @@ impl Parts {
                         return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
                     }
                     Verdict::Passing(why) => {
-                        // It did come back: the store says that it did not do it.
-                        sent = false;
+                        // The store says that it did not do it.
+                        unknown = false;
                         (why, None)
                     }
                     Verdict::Unclear if unclear + 1 >= MAX_MISMATCHES => {
@@ -49,10 +56,9 @@ impl Parts {
                         ("the store's answer says nothing of the object".to_owned(), None)
                     }
                 },
-                // Its parts were taken a moment ago, and only putting them together ends an upload that nobody aborts.
-                Tried::Final(error) if in_doubt && self.took_part.get() && error.is_no_such_upload() => {
-                    tracing::warn!(place = %found.place.shown, tries = tries.count, "the store had put the parts together already: its first answer was lost");
-                    return Ok(());
+                // Put together, which ends an upload, or lost.
+                Tried::Final(gone) if in_doubt || gone.is_no_such_upload() => {
+                    return self.prove(gone, parts, size_bytes, in_doubt).await;
                 }
                 Tried::Final(error) => return Err(error.into()),
                 Tried::Expired(why) => {
@@ -61,26 +67,29 @@ impl Parts {
                 }
                 Tried::Again { why, retry_after, .. } => (why, retry_after),
             };
-            in_doubt |= sent;
-            if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
-                let last = tries.expired(&found.place.shown, found.deadline_ms);
-                refused = Some(found.refusal(last, None));
+            in_doubt |= unknown;
+            if !tries.pause(&found.place.shown, why, retry_after, found.tries_until_ms).await {
+                refused = Some(found.used_up(tries.expired(&found.place.shown, found.deadline_ms)));
             }
         }
     }
 
-    /// How it ended, and whether the store had all of the request.
+    /// How it ended, and whether the store had all of the request while nothing tells what it made of it.
     async fn ask(&self, source: &Source, place: &Place) -> (Tried, bool) {
         let sent = Cell::new(0);
         let count = |bytes| sent.set(sent.get() + bytes);
         let body = Body::new(source, self.options.rate.clone(), &count);
         let content_type = place.signs_content_type.then_some("application/xml");
         let request = Request { method: "POST", place, content_type, unasked: true, body };
-        let tried = match self.client.send(request).await {
-            Ok(answer) => judge(answer, place),
-            Err(broken) => Tried::broken(broken, place),
+        let (tried, told) = match self.client.send(request).await {
+            Ok(answer) => {
+                // A store that did not know what it did, or something before it that did not hear it.
+                let told = !matches!(answer.status, 200 | 500 | 502 | 504);
+                (judge(answer, place), told)
+            }
+            Err(broken) => (Tried::broken(broken, place), false),
         };
-        (tried, sent.get() == source.len())
+        (tried, !told && sent.get() == source.len())
     }
 }
 
@@ -127,7 +136,7 @@ fn verdict(body: &[u8], parts: &[Stored]) -> Verdict {
 }
 
 /// The ETag of an object in parts, where it looks like S3's: MD5, a dash, how many.
-fn composite(etag: &str) -> Option<String> {
+pub(super) fn composite(etag: &str) -> Option<String> {
     let value = etag.trim().trim_matches('"').to_ascii_lowercase();
     let (md5, count) = value.split_once('-')?;
     let plain = md5.len() == 32 && HEXLOWER.decode(md5.as_bytes()).is_ok() && count.parse::<u32>().is_ok();
@@ -135,7 +144,7 @@ fn composite(etag: &str) -> Option<String> {
 }
 
 /// What it must be; None where a part's ETag was no MD5.
-fn etag_of(parts: &[Stored]) -> Option<String> {
+pub(super) fn etag_of(parts: &[Stored]) -> Option<String> {
     let mut hash = Md5::new();
     for part in parts {
         hash.update(part.md5?);

@@ -5,8 +5,10 @@
 //! that are too large for that wait in unlinked files, a few at a time; and where the store takes nothing for a while,
 //! so do all that follow, so that the dump does not stand still. From a spool, its pieces are the parts.
 
+mod abort;
 mod complete;
 mod places;
+mod prove;
 mod signed;
 mod sink;
 #[cfg(test)]
@@ -17,12 +19,13 @@ mod test_shop;
 #[cfg(test)]
 mod tests;
 
+pub use abort::{ABORT_LIMIT_CANCELLED, ABORT_LIMIT_FAILED, give_up};
 pub use places::PATIENCE;
 pub use sink::{PartSink, PartWriter, SinkOptions};
 pub use size::{Numbers, memory_bytes};
 
 use super::answer::{Tried, judge_put, md5_of};
-use super::http::{Body, Broken, Client, Request, Source};
+use super::http::{Body, Client, Request, Source};
 use super::place::Place;
 use super::retry::{MAX_MISMATCHES, Tries, too_late};
 use super::{Options, UploadError};
@@ -42,16 +45,7 @@ use size::SPOOL_PARALLEL;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-
-/// A run that was cancelled has 2 s for everything; a store that does not take the abort by then cleans up by its
-/// own rules.
-pub const ABORT_LIMIT_CANCELLED: Duration = Duration::from_secs(1);
-
-/// A run that failed has more time for it, but its end waits.
-pub const ABORT_LIMIT_FAILED: Duration = Duration::from_secs(10);
 
 /// An upload in parts that can begin.
 pub struct Parts {
@@ -63,8 +57,6 @@ pub struct Parts {
     numbers: Numbers,
     sent_bytes: Cell<u64>,
     total_bytes: Cell<u64>,
-    /// The store took a part in this life of the agent.
-    took_part: Cell<bool>,
 }
 
 impl Parts {
@@ -94,10 +86,10 @@ impl Parts {
             options: options.clone(),
             progress: progress.clone(),
             offered_bytes: multipart.part_size_bytes,
-            numbers: Numbers::new(multipart.part_urls.len()),
+            // A server that gave those from a later part on gives more when it is asked.
+            numbers: Numbers::new(if multipart.first_part > 1 { 0 } else { multipart.part_urls.len() }),
             sent_bytes: Cell::new(0),
             total_bytes: Cell::new(0),
-            took_part: Cell::new(false),
         }))
     }
 
@@ -204,6 +196,14 @@ impl Parts {
         }
     }
 
+    /// The store has lost the upload: the next parts go to another one, from the first on.
+    ///
+    /// # Errors
+    /// `lost`, where the server gives no other one.
+    pub async fn begin_another(&self, lost: &UploadError) -> Result<(), UploadError> {
+        self.signed.replace(lost).await
+    }
+
     /// The store's name of the upload; may be empty.
     pub fn upload_id(&self) -> String {
         self.signed.upload_id()
@@ -216,11 +216,11 @@ impl Parts {
         loop {
             let found = self.signed.find(Which::Part(part.number), refused.as_ref()).await;
             let found = found.map_err(|error| tries.why(error))?;
+            tries.keep_waiting(found.deadline_ms).await;
             tries.count += 1;
             let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
                 Ok(stored) => {
-                    self.signed.begin();
-                    self.took_part.set(true);
+                    self.signed.took_part();
                     return Ok(stored);
                 }
                 // A life that was killed when the store had put its parts together comes back to an upload that is over.
@@ -245,15 +245,13 @@ impl Parts {
                 }
                 Err(Tried::Again { why, retry_after, unasked }) => {
                     tries.unasked |= unasked;
-                    refused.iter_mut().for_each(|refusal| refusal.times = 0);
                     (why, retry_after)
                 }
                 Err(Tried::Done(_)) => ("the store's answer could not be used".to_owned(), None),
             };
-            if !tries.pause(&found.place.shown, why, retry_after, found.deadline_ms).await {
+            if !tries.pause(&found.place.shown, why, retry_after, found.tries_until_ms).await {
                 // Fresh URLs, or the reason of the last try.
-                let last = tries.expired(&found.place.shown, found.deadline_ms);
-                refused = Some(found.refusal(last, None));
+                refused = Some(found.used_up(tries.expired(&found.place.shown, found.deadline_ms)));
             }
         }
     }
@@ -299,24 +297,6 @@ impl Parts {
             None => None,
         };
         Ok(Stored { number: part.number, etag, md5 })
-    }
-
-    /// Gives the upload up at the store: what it has of it costs money until then.
-    pub async fn abort(&self, limit: Duration) {
-        let Some(place) = self.signed.abort() else { return };
-        let source = Source::Memory(Default::default());
-        let body = Body::new(&source, self.options.rate.clone(), &|_| {});
-        let request = Request { method: "DELETE", place: &place, content_type: None, unasked: true, body };
-        let what = match timeout(limit, self.client.send(request)).await {
-            Ok(Ok(answer)) if answer.is_success() || answer.status == 404 => {
-                tracing::info!(place = %place.shown, "upload in parts given up");
-                return;
-            }
-            Ok(Ok(answer)) => format!("it answered {}", answer.status),
-            Ok(Err(Broken::Passing(why) | Broken::Lasting(why))) => why,
-            Err(_) => "it did not answer in time".to_owned(),
-        };
-        tracing::warn!(place = %place.shown, error = %what, "an unfinished upload stays at the store: its own rules must remove it");
     }
 }
 

@@ -64,6 +64,7 @@ impl Shop {
             complete_url: url("complete=1"),
             abort_url: url("abort=1"),
             upload_id: "u1".into(),
+            head_url: url("head=1"),
         }
     }
 
@@ -109,6 +110,7 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
     let name = match method.as_str() {
         "PUT" => format!("part {part}"),
         "POST" => "complete".into(),
+        "HEAD" => "head".into(),
         _ => "abort".into(),
     };
     let (fault, stale, gone) = {
@@ -142,6 +144,9 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         Some("bad parts") => refused("200", "InvalidPart", "no"),
         Some("lost answer") => return drop(done(&mut held.lock().unwrap(), &method, part, body)),
         Some("gone") => refused("404", "NoSuchUpload", "gone"),
+        // All of it came, and nothing came of it.
+        Some("lost request") => return,
+        Some("another") => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".into(),
         Some(status) => refused(status, "AccessDenied", "no"),
         None if method == "POST" && held.lock().unwrap().object.is_some() => {
             refused("404", "NoSuchUpload", "gone")
@@ -162,6 +167,10 @@ fn done(held: &mut Held, method: &str, part: u32, body: Vec<u8>) -> String {
             held.parts.insert(part, body);
             format!("HTTP/1.1 200 OK\r\netag: \"{etag}\"\r\ncontent-length: 0\r\n\r\n")
         }
+        "HEAD" => match &held.object {
+            Some(object) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", object.len()),
+            None => "HTTP/1.1 404 Not Found\r\ncontent-length: 300\r\n\r\n".into(),
+        },
         "POST" => {
             let xml = String::from_utf8(body).unwrap();
             let named = xml.matches("<PartNumber>").count();
