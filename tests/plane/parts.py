@@ -32,7 +32,7 @@ class PartedOrder(Order):
     def __init__(self, agent, store, parts=20, part_bytes=PART_BYTES, lifetime_s=600, **other):
         super().__init__(agent, store, lifetime_s=lifetime_s, **other)
         self.agent, self.parts, self.part_bytes = agent, parts, part_bytes
-        self.upload_id = store.begin(self.key)
+        self.upload_id, self.first_part = store.begin(self.key), 1
         self.sign(lifetime_s)
 
     def sign(self, lifetime_s=600, dead_from=None, dead_life_s=1):
@@ -53,7 +53,7 @@ class PartedOrder(Order):
         body["upload_creds"].update({
             "part_size_bytes": self.part_bytes, "presigned_part_urls": self.part_urls,
             "presigned_complete_url": self.complete_url, "presigned_abort_url": self.abort_url,
-            "multipart_upload_id": self.upload_id})
+            "multipart_upload_id": self.upload_id, "first_part_number": self.first_part})
         return body
 
     async def asked(self, session, timeout=20, after=0):

@@ -4,10 +4,12 @@ upload left open at the store, and the next run goes well. SHOW=1 prints the wor
 
 import asyncio
 import itertools
+import time
 
 from case import check, scenario
 from scenarios_backup import completed, failed
-from way import MANY_MEGABYTES, both, fault_of_all, first_of, no_help
+from scenarios_disk import eventually
+from way import MANY_MEGABYTES, Scene, both, fault_of_all, first_of, no_help
 
 # A server that answers with nothing that helps is asked again after so long, and then believed.
 FRESH_URLS_S = 10
@@ -162,4 +164,51 @@ async def a_store_that_never_says_a_word_fails_the_run_when_its_url_has_expired(
         async with no_help(scene.session, order):
             await scene.fails(order, "the store took", "too short for a second try", within=110)
         await scene.recovers()
+    await both(case, play)
+
+
+@scenario
+async def renewed_urls_and_what_is_stored_by_them_outlive_a_kill_after_the_first_urls_end(case):
+    scene = await Scene.new(case, "parts", BACKUPY_BACKUP_SPOOL="always")
+    scene.store.fault = lambda request: (
+        "stall" if request.what == "part 5" else "expired" if request.part > 2 and not request.generation else None)
+    order = await scene.begin(lifetime_s=LIFE_S)
+    await order.asked(scene.session)
+    scene.store.generation = 1
+    order.sign()
+    # Exactly what was asked for.
+    order.first_part, order.part_urls = 3, order.part_urls[2:]
+    await order.send(scene.session, "fresh")
+    stored = lambda: set(scene.store.uploads[order.upload_id]) >= {1, 2, 3, 4}
+    await eventually("four parts", stored, 20)
+    await asyncio.sleep(max(0, scene.begun + LIFE_S + 1 - time.monotonic()))
+    await scene.agent.kill()
+    scene.store.fault = lambda request: None
+    scene.store.requests.clear()
+    await scene.agent.start()
+    await completed(scene.plane, order, timeout=30)
+    again = {request.part for request in scene.store.requests}
+    check(5 in again and not again & {1, 2}, f"parts {again} were sent")
+    await scene.left_nothing()
+
+
+@scenario
+async def a_question_for_fresh_urls_that_got_lost_is_asked_again_over_the_next_link(case):
+    async def play(scene):
+        what = first_of(scene.way)
+        scene.store.fault = lambda request: "expired" if request.what == what and not request.generation else None
+        order = await scene.begin()
+        await scene.session.wait_for("UploadUrlsRequest", order.is_mine)
+        # The server that was asked is gone before it answers.
+        scene.session.cut()
+        session = await scene.plane.session()
+        await session.wait_for("UploadUrlsRequest", order.is_mine, timeout=30)
+        scene.store.generation = 1
+        if scene.way == "parts":
+            order.sign()
+        else:
+            order.url, order.expires_at_ms, scene.agent.secrets["the fresh one"] = scene.store.presign(order.key)
+        await order.send(session, "fresh")
+        await completed(scene.plane, order, timeout=30)
+        await scene.left_nothing()
     await both(case, play)
