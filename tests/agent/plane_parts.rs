@@ -188,8 +188,13 @@ async fn parts_by_their_urls_become_the_object_of_the_run() {
 async fn one_put_stays_possible_for_an_agent_that_could_send_parts() {
     let mut scene = Scene::new(&[MULTIPART], |_| {}).await;
     let order = scene.order().await;
+    let head_url = &creds(&order).presigned_head_url;
+    assert_eq!(ask(Method::HEAD, head_url, &[], Vec::new()).await.0, 404, "nothing is there yet");
     let (status, etag, _) = put(&creds(&order).presigned_put_url, b"in one piece").await;
     assert_eq!((status, etag), (200, format!("\"{}\"", md5_hex(b"in one piece"))));
+    // It proves the object, and opens nothing.
+    assert_eq!(ask(Method::HEAD, head_url, &[], Vec::new()).await.0, 200);
+    assert_eq!(ask(Method::GET, head_url, &[], Vec::new()).await.0, 403);
     scene.peer.say(report(&order, b"in one piece")).await;
     scene.plane.run_when(&order.run_id, "the verified run", |run| run["status"] == "SUCCESS").await;
     scene.wait_for_no_upload();

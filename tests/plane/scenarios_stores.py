@@ -234,7 +234,9 @@ async def a_bucket_or_an_upload_that_is_not_there_is_named(case):
     store.client.abort_multipart_upload(Bucket="backups", Key=order.key, UploadId=order.upload_id)
     await accepted(session, order)
     # The agent asks for another upload first: this plane gives none.
-    refused_well(await failed(plane, order, timeout=40), agent, store, 0, "404", "NoSuchUpload")
+    async with no_help(session, order):
+        update = await failed(plane, order, timeout=40)
+    refused_well(update, agent, store, 0, "404", "NoSuchUpload")
 
 
 @scenario

@@ -58,7 +58,7 @@ impl fmt::Display for NoneCame {
     }
 }
 
-/// The fresh URLs that `covers` finds useful. The question is asked again and again while they do not come: a link can
+/// The fresh URLs that `covers` finds useful; it is told whether they came after the question. The question is asked again and again while they do not come: a link can
 /// break between a question and its answer. A server that is known to answer is waited for as long as one without a
 /// link; any other one for [`MAX_UNANSWERED`] questions.
 ///
@@ -67,14 +67,15 @@ impl fmt::Display for NoneCame {
 pub async fn fresh_urls(
     progress: &Progress,
     wanted: UrlsWanted,
-    covers: impl Fn(&FreshUrls) -> bool,
+    covers: impl Fn(&FreshUrls, bool) -> bool,
     answers: bool,
     timing: &Timing,
 ) -> Result<FreshUrls, NoneCame> {
     let desk = progress.urls();
-    let useful = |urls: &FreshUrls| urls.expires_at_ms > unix_ms() + NEARLY_OVER_MS && covers(urls);
+    let useful =
+        |urls: &FreshUrls, asked| urls.expires_at_ms > unix_ms() + NEARLY_OVER_MS && covers(urls, asked);
     // What came by itself, with a repeated order, may do; it may also have come hours ago.
-    if let Some(urls) = desk.take().filter(useful) {
+    if let Some(urls) = desk.take().filter(|urls| useful(urls, false)) {
         return Ok(urls);
     }
     let begun = Instant::now();
@@ -84,7 +85,7 @@ pub async fn fresh_urls(
     let mut answer_until: Option<Instant> = None;
     loop {
         match desk.take() {
-            Some(urls) if useful(&urls) => return Ok(urls),
+            Some(urls) if useful(&urls, true) => return Ok(urls),
             Some(_) => useless += 1,
             None => {}
         }
@@ -133,7 +134,7 @@ mod tests {
         server: impl Fn(u32) -> Option<FreshUrls>,
     ) -> (Result<String, String>, u64) {
         let begun = Instant::now();
-        let covers = |urls: &FreshUrls| urls.put_url.expose() != "useless";
+        let covers = |urls: &FreshUrls, _| urls.put_url.expose() != "useless";
         let timing = Timing::default();
         let asking = fresh_urls(progress, WANTED, covers, answers, &timing);
         let serving = async {
@@ -187,7 +188,7 @@ mod tests {
     async fn without_a_link_it_waits_for_one() {
         let progress = Progress::new();
         let begun = Instant::now();
-        let none = fresh_urls(&progress, WANTED, |_| true, false, &Timing::default()).await.unwrap_err();
+        let none = fresh_urls(&progress, WANTED, |_, _| true, false, &Timing::default()).await.unwrap_err();
         assert!(none.to_string().contains("no link to it for 900 s"), "{none}");
         assert_eq!(begun.elapsed().as_secs(), 15 * 60);
     }

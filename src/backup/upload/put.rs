@@ -107,7 +107,7 @@ impl Put {
     /// Another URL for the same object, or the reason why the upload is over.
     async fn renew(&mut self, progress: &Progress, error: UploadError) -> Result<u64, RunError> {
         let wanted = UrlsWanted { first_part: 0, part_count: 0 };
-        let covers = |urls: &FreshUrls| !urls.put_url.expose().is_empty();
+        let covers = |urls: &FreshUrls, _| !urls.put_url.expose().is_empty();
         let fresh = fresh_urls(progress, wanted, covers, self.renewed, &self.options.timing).await;
         let fresh = fresh.map_err(|none| none.after(error))?;
         self.renewed = true;

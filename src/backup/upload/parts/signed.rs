@@ -34,7 +34,7 @@ pub struct Signed {
     /// The store took a part since the URLs came.
     took: Cell<bool>,
     /// The server gives URLs of parts: it is believed to give more of them.
-    answers: Cell<bool>,
+    offers_parts: bool,
 }
 
 /// Which URL.
@@ -105,7 +105,7 @@ impl Signed {
             asking: Mutex::new(()),
             renewals: Cell::new(0),
             took: Cell::new(false),
-            answers: Cell::new(!multipart.part_urls.is_empty()),
+            offers_parts: !multipart.part_urls.is_empty(),
         };
         signed.add(multipart);
         Ok(signed)
@@ -212,7 +212,8 @@ impl Signed {
     pub async fn replace(&self, lost: &UploadError) -> Result<(), UploadError> {
         let _asking = self.asking.lock().await;
         let wanted = UrlsWanted { first_part: 1, part_count: ASKED_AT_ONCE };
-        let another = |multipart: &Multipart| covers(multipart, Which::Part(1)) && self.is_other(multipart);
+        let another =
+            |multipart: &Multipart, _| covers(multipart, Which::Part(1)) && self.is_other(multipart);
         let fresh = self.ask(wanted, another).await.map_err(|none| none.after(lost.clone()))?;
         self.begun.set(false);
         self.take(fresh)
@@ -226,8 +227,11 @@ impl Signed {
             Which::Part(first_part) => UrlsWanted { first_part, part_count: ASKED_AT_ONCE },
             Which::Complete => UrlsWanted { first_part: 0, part_count: 0 },
         };
-        let useful =
-            |multipart: &Multipart| covers(multipart, which) || self.begun.get() && self.is_other(multipart);
+        // Another upload says that this one is over, where it answers the question; parts are not given up for an order
+        // that only came again.
+        let useful = |multipart: &Multipart, asked: bool| {
+            if self.begun.get() && self.is_other(multipart) { asked } else { covers(multipart, which) }
+        };
         let fresh = self.ask(wanted, useful).await;
         self.take(fresh.map_err(|none| none.after(why()))?)
     }
@@ -235,15 +239,18 @@ impl Signed {
     async fn ask(
         &self,
         wanted: UrlsWanted,
-        covers: impl Fn(&Multipart) -> bool,
+        covers: impl Fn(&Multipart, bool) -> bool,
     ) -> Result<FreshUrls, NoneCame> {
-        let covers = |urls: &FreshUrls| urls.multipart.as_ref().is_some_and(&covers);
-        fresh_urls(&self.progress, wanted, covers, self.answers.get(), &self.options.timing).await
+        let covers = |urls: &FreshUrls, asked| {
+            urls.multipart.as_ref().is_some_and(|multipart| covers(multipart, asked))
+        };
+        // Where nothing is stored yet, there is less to wait for.
+        let answers = self.renewals.get() > 0 || self.begun.get() && self.offers_parts;
+        fresh_urls(&self.progress, wanted, covers, answers, &self.options.timing).await
     }
 
     fn take(&self, fresh: FreshUrls) -> Result<(), UploadError> {
         let Some(multipart) = fresh.multipart else { return Ok(()) };
-        self.answers.set(true);
         // Of the object, whichever upload it comes from.
         self.progress.hide_url(&multipart.head_url);
         *self.head.borrow_mut() = multipart.head_url.clone();
