@@ -5,6 +5,7 @@ use crate::site::{PATIENCE, Site};
 use crate::tap::{What, Where};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 
 /// Eight parts, the last one short.

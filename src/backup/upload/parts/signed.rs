@@ -280,7 +280,8 @@ impl Signed {
     /// Asks for URLs from a part on though there are some yet. Whether there are some beyond the last one now.
     pub async fn ask_ahead(&self, first: u32, beyond: u32) -> bool {
         let _asking = self.asking.lock().await;
-        self.renew(Which::Part(first)).await.is_ok() && self.look(Which::Part(beyond)).is_some()
+        let why = || self.missing(Which::Part(beyond));
+        self.renew(Which::Part(first), why).await.is_ok() && self.look(Which::Part(beyond)).is_some()
     }
 
     /// Why there is no URL.

@@ -160,7 +160,9 @@ async fn a_store_that_is_away_holds_no_dump_up_and_then_gets_a_few_parts_at_once
     });
     let sending = async {
         let stored = parts.send_all(items).await?.expect("the dump ended well");
-        parts.complete(&stored).await
+        let packed = packed.join().unwrap().unwrap().unwrap();
+        parts.complete(&stored, packed.size_bytes).await?;
+        Ok::<_, RunError>(packed)
     };
     let back = async {
         // All of it was taken while the store was away.
@@ -168,8 +170,7 @@ async fn a_store_that_is_away_holds_no_dump_up_and_then_gets_a_few_parts_at_once
         shop.held().away = false;
     };
     let both = timeout(Duration::from_secs(60), async { tokio::join!(sending, back) });
-    both.await.expect("it ends").0.unwrap();
-    let packed = packed.join().unwrap().unwrap().unwrap();
+    let packed = both.await.expect("it ends").0.unwrap();
     let held = shop.held();
     let object = held.object.as_ref().unwrap();
     assert_eq!(ring::digest::digest(&ring::digest::SHA256, object).as_ref(), packed.sha256);

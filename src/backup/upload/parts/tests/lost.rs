@@ -90,7 +90,7 @@ async fn a_store_that_takes_nothing_for_the_life_of_fresh_urls_ends_the_run() {
     let life_ms = 3_000;
     order.expires_at_ms = unix_ms() + life_ms;
     let parts = Parts::new(&order, &options, &progress).unwrap().unwrap();
-    let part = || Arc::new(Part::of_spool(1, Source::Memory(vec![1; 10].into())));
+    let part = || Arc::new(Part::of_spool(1, Source::Memory(vec![1; 10].into()), 1));
     let renewed = Cell::new(0);
     let server = async {
         loop {
