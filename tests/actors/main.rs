@@ -5,6 +5,7 @@ mod bench;
 mod connection;
 mod control_socket;
 mod dispatcher;
+mod dispatcher_answers;
 mod fake;
 mod health;
 mod heartbeat;

@@ -86,7 +86,7 @@ type Answer = oneshot::Sender<Result<(), Refusal>>;
 
 /// A command that came before the runs of the earlier life were known.
 enum Early {
-    Order(RunOrder, Answer),
+    Order(Box<RunOrder>, Answer),
     Cancel(JobId, Answer),
 }
 

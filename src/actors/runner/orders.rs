@@ -18,7 +18,7 @@ impl Runner {
             return refuse(answer, Refusal::Other(reason.into()));
         }
         if !self.recovered {
-            return self.early.push(Early::Order(order, answer));
+            return self.early.push(Early::Order(Box::new(order), answer));
         }
         self.renew(&order, ctx);
         if let Some(run) = self.table.get(&order.run_id) {

@@ -77,7 +77,7 @@ impl Runner {
         }
         for early in std::mem::take(&mut self.early) {
             match early {
-                Early::Order(order, answer) => self.take_order(order, answer, ctx),
+                Early::Order(order, answer) => self.take_order(*order, answer, ctx),
                 Early::Cancel(job, answer) => self.cancel_job(&job, answer, ctx),
             }
         }
