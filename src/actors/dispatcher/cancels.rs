@@ -32,6 +32,14 @@ pub(super) async fn answer_all(cancels: mpsc::Receiver<Cancelling>) {
     cancels.for_each_concurrent(MAX_AT_ONCE, Cancelling::answer).await;
 }
 
+/// For the agent's own log.
+pub(super) fn note(job_id: &JobId, answer: &Result<(), Refusal>) {
+    match answer {
+        Ok(()) => tracing::info!(%job_id, "job cancelled"),
+        Err(refusal) => tracing::warn!(%job_id, %refusal, "cancel refused"),
+    }
+}
+
 impl Cancelling {
     async fn answer(mut self) {
         let answer = match timeout(END_LIMIT, self.end()).await {
@@ -42,10 +50,7 @@ impl Cancelling {
             ))),
         };
         let Self { mut neighbours, correlation_id, job_id, .. } = self;
-        match &answer {
-            Ok(()) => tracing::info!(%job_id, "job cancelled"),
-            Err(refusal) => tracing::warn!(%job_id, %refusal, "cancel refused"),
-        }
+        note(&job_id, &answer);
         if !correlation_id.is_empty() {
             neighbours.ack(correlation_id, answer).await;
         }

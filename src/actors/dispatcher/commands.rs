@@ -1,6 +1,6 @@
 //! What each command means (protocol section 4).
 
-use super::cancels::Cancelling;
+use super::cancels::{self, Cancelling};
 use super::neighbours::{DispatcherNeighbours, Neighbours, Silent};
 use crate::actors::messages::{
     CancelRun, Command, Commit, Configured, Recover, Refusal, RunCheck, ServerCommand, StartRun,
@@ -267,12 +267,17 @@ impl Worker {
     /// The Runner has it before anything that follows; its end is waited for beside.
     async fn cancel_job(&mut self, correlation_id: String, message: v1::CancelJob) {
         let job_id = JobId::from(message.job_id);
-        let ended = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
+        let mut ended = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
             Ok(ended) => ended,
             Err(Silent) => {
                 return self.answer(correlation_id, Err(Refusal::Other(RUNNER_SILENT.into()))).await;
             }
         };
+        // A refusal is there at once, and keeps its place among the answers.
+        if let Ok(answer) = ended.try_recv() {
+            cancels::note(&job_id, &answer);
+            return self.answer(correlation_id, answer).await;
+        }
         let neighbours = self.neighbours.clone();
         // Whoever takes them lives as long as this worker.
         let _ = self.cancels.send(Cancelling { neighbours, correlation_id, job_id, ended }).await;
