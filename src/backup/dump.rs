@@ -16,10 +16,6 @@ use std::io::{self, Write};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A database that compresses better than this is rare: a run that is refused for want of a
-/// part of its size this small could not have ended well.
-const HOPEFUL_RATIO: u64 = 8;
-
 /// Stopped threads that are still in a system call (a dead network file system) are left to themselves after
 /// this: a run that is cancelled must end within 2 s.
 const STOP_GRACE: Duration = Duration::from_millis(1_000);
@@ -119,7 +115,7 @@ impl Reading {
         let mut driver = drivers::open(&target, &host, scratch.clone(), &cancel)?;
         let estimate = driver.estimate(&cancel)?;
         let hope = match compression {
-            Compression::Zstd | Compression::Gzip => estimate / HOPEFUL_RATIO,
+            Compression::Zstd | Compression::Gzip => estimate / drivers::HOPEFUL_RATIO,
             Compression::None => driver.least_bytes(estimate),
         };
         if outlet.fills_disk() {

@@ -113,7 +113,7 @@ fn target(target: &v1::Target, allow_secrets: bool) -> Value {
         "type": target.r#type().as_str_name(),
         "display_name": target.display_name,
         "connection": target.connection.as_ref().map(|connection| json!({
-            "host": connection.host,
+            "host": host(&connection.host, allow_secrets),
             "port": connection.port,
             "database": connection.database,
             "username": connection.username,
@@ -122,6 +122,15 @@ fn target(target: &v1::Target, allow_secrets: bool) -> Value {
             "strategy": connection.strategy().as_str_name(),
         })),
     })
+}
+
+/// A connection string may hold secrets, also one that no run takes.
+fn host(host: &str, allow_secrets: bool) -> String {
+    let Some((scheme, rest)) = host.split_once("://").filter(|_| !allow_secrets) else {
+        return host.to_owned();
+    };
+    let place = rest.split('?').next().unwrap_or_default();
+    format!("{scheme}://{}", place.rsplit('@').next().unwrap_or_default())
 }
 
 fn password(reference: &str, allow_secrets: bool) -> &str {

@@ -45,6 +45,9 @@ pub trait Sink: Write {
     fn restart(&mut self) -> io::Result<()>;
 }
 
+/// A dump that is smaller than its database by more than this, packed or by what the server keeps beside the rows, is rare.
+pub const HOPEFUL_RATIO: u64 = 8;
+
 /// A database that can be dumped. It is made, used and dropped by the run's reading thread, so its
 /// calls may block; each looks at `cancel` often enough to end within a second.
 pub trait Driver {
@@ -54,9 +57,10 @@ pub trait Driver {
     /// [`DumpError`]
     fn estimate(&mut self, cancel: &Cancel) -> Result<u64, DumpError>;
 
-    /// What the dump has at least of an estimate: with less room than that it cannot end well.
+    /// What the dump has at least of an estimate: with less room than that it cannot end well. Tables have space that a
+    /// dump has not, and so has memory.
     fn least_bytes(&self, estimate: u64) -> u64 {
-        estimate
+        estimate / HOPEFUL_RATIO
     }
 
     /// For `BackupCompleted.db_engine_version`.

@@ -2,7 +2,7 @@
 
 mod home;
 
-pub use home::{Home, lock};
+pub use home::home;
 
 use crate::model::{RunId, Space};
 use ring::digest::{SHA256, digest};

@@ -336,6 +336,38 @@ fn the_estimate_is_of_what_a_dump_has_and_needs_no_rights() {
 
 #[test]
 #[ignore = "needs the engines' servers: make engines"]
+fn nobody_borrows_the_rights_of_the_backups_user() {
+    let server = Postgres::start();
+    let user = quoted(USER);
+    // What the database's owner may put in everybody's way: functions that make it a superuser.
+    let mut traps = String::new();
+    for (operator, left, right, gives) in [
+        ("+", "numeric", "bigint", "numeric"),
+        ("!~", "name", "name", "boolean"),
+        ("=", "name", "name", "boolean"),
+        ("<>", "name", "name", "boolean"),
+    ] {
+        traps.push_str(&format!(
+            "CREATE FUNCTION public.f({left}, {right}) RETURNS {gives} LANGUAGE plpgsql AS $$BEGIN \
+             IF current_user <> {role} THEN EXECUTE 'ALTER ROLE {user} SUPERUSER'; END IF; RETURN NULL; END$$; \
+             CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.f); ",
+            role = literal(USER),
+            user = user.replace('\'', "''"),
+        ));
+    }
+    traps = traps.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION");
+    server.sql(NAME, &format!("GRANT CREATE ON SCHEMA public TO {user}; SET ROLE {user}; {traps}"));
+    server.sql("postgres", "ALTER ROLE postgres PASSWORD 'pw'");
+    let mut target = server.target();
+    target.connection.username = "postgres".into();
+    target.connection.password_ref = "literal:pw".into();
+    Site::new(&Postgres::tools()).success(&target);
+    let trapped = server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolsuper");
+    assert_eq!(trapped.trim(), "1", "only postgres itself");
+}
+
+#[test]
+#[ignore = "needs the engines' servers: make engines"]
 fn what_pg_dump_leaves_out_with_a_warning_is_told() {
     let server = Postgres::start();
     server

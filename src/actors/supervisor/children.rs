@@ -20,13 +20,14 @@ use crate::model::unix_ms;
 use crate::probe::health::NetworkProber;
 use crate::probe::host::HostProbe;
 use crate::settings::Settings;
-use crate::spool::Home;
+use crate::spool;
 use crate::store::{Options, Store};
 use crate::wire::v1;
 use actix::prelude::*;
 use data_encoding::HEXLOWER;
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use std::sync::Arc;
 pub struct Children {
     settings: Settings,
     /// Where runs put what they must put aside: nobody else's, whatever lies beside it.
-    spool: Home,
+    spool: PathBuf,
     /// Open already, for the first StateStore: what is wrong with it was said before anything began.
     opened: Option<Store>,
     /// A dialer for each Connection.
@@ -54,7 +55,7 @@ impl Children {
         units: Box<dyn Fn() -> Unit>,
         register: v1::Register,
     ) -> Self {
-        let spool = Home::take(&settings.backup.spool_dir, &settings.state.dir);
+        let spool = spool::home(&settings.backup.spool_dir, &settings.state.dir);
         Self { settings, spool, opened: Some(opened), dialer, units, register }
     }
 
@@ -73,7 +74,7 @@ impl Children {
         let hooks = self.settings.hooks;
         let hooks = backup::hooks::Options { enabled: hooks.enabled, timeout: hooks.timeout };
         let mut options = run_options(&self.settings.of_runs(), hooks);
-        options.spool_dir = self.spool.path().to_owned();
+        options.spool_dir = self.spool.clone();
         options.host.docker.owner = Some(owner(&self.settings.server.agent_key));
         options
     }

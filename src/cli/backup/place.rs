@@ -2,11 +2,11 @@
 //! the next one in the same place removes.
 
 use super::warn_of;
-use crate::spool::lock;
-use nix::fcntl::Flock;
-use std::fs::{DirBuilder, File, Permissions};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::unistd::geteuid;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -60,6 +60,21 @@ fn remove_dead(parent: &Path) {
             warn_of(&format!("{}, left by a backup that was killed, stays: {error}", path.display()));
         }
     }
+}
+
+/// Locks a directory of this user's, and no link to one.
+///
+/// # Errors
+/// `WouldBlock` where its process lives; `NotFound` where it has gone meanwhile.
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if opened.metadata()?.uid() != geteuid().as_raw() {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+    let still = std::fs::symlink_metadata(path)?.ino() == lock.metadata()?.ino();
+    if still { Ok(lock) } else { Err(ErrorKind::NotFound.into()) }
 }
 
 #[cfg(test)]

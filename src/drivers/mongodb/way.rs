@@ -17,12 +17,15 @@ const SCHEMES: [&str; 2] = ["mongodb://", "mongodb+srv://"];
 /// MongoDB's driver knows a socket by the end of its name, as its server gives it.
 const SOCKET_END: &str = "sock";
 
+/// Options whose values are secrets, in small letters.
+const SECRETS: [&str; 2] = ["password", "aws_session_token"];
+
 /// One of the two.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Way {
     /// Arguments.
     Host(Vec<String>),
-    /// A connection string, without a password. It may hold one of a certificate, and so is no argument.
+    /// A connection string, without a secret.
     Uri(String),
 }
 
@@ -34,12 +37,7 @@ impl Way {
     pub fn of(connection: &Connection) -> Result<Self, &'static str> {
         let Connection { host, port, .. } = connection;
         if let Some(rest) = SCHEMES.iter().find_map(|scheme| host.strip_prefix(scheme)) {
-            let authority = rest.split(['/', '?']).next().unwrap_or_default();
-            let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-            return match user.contains(':') {
-                true => Err("its host holds a password: name that in password_secret_ref"),
-                false => Ok(Self::Uri(host.clone())),
-            };
+            return fit(rest).map(|()| Self::Uri(host.clone()));
         }
         if let Some(path) = place::socket(connection) {
             return match path.ends_with(SOCKET_END) {
@@ -62,6 +60,24 @@ impl Way {
     pub fn names_auth_source(&self) -> bool {
         matches!(self, Self::Uri(uri) if uri.to_ascii_lowercase().contains("authsource="))
     }
+}
+
+/// Whether a connection string is one that a target may have: its database would be the only one that is dumped, whatever
+/// the target says, and a host is shown to people.
+fn fit(after_scheme: &str) -> Result<(), &'static str> {
+    let (place, options) = after_scheme.split_once('?').unwrap_or((after_scheme, ""));
+    let (authority, database) = place.split_once('/').unwrap_or((place, ""));
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    let options = options.to_ascii_lowercase();
+    if user.contains(':') || SECRETS.iter().any(|name| options.contains(name)) {
+        return Err("its host holds a password: name that in password_secret_ref");
+    }
+    if !database.is_empty() {
+        return Err(
+            "its host names a database: set that in connection.database, and the user's own as authSource=",
+        );
+    }
+    Ok(())
 }
 
 /// Every byte that may have a meaning in a connection string as `%` and two digits.
@@ -104,7 +120,17 @@ mod tests {
         uri("/t m/\u{fc}@.sock", Strategy::DockerExec, "mongodb://%2Ft%20m%2F%C3%BC%40.sock/");
         uri("mongodb+srv://a.example/?tls=true", Strategy::Tcp, "mongodb+srv://a.example/?tls=true");
         assert!(way("mongodb://u@h/?authSource=x", 0, Strategy::Tcp).unwrap().names_auth_source());
-        assert!(way("mongodb://u:p@h/", 0, Strategy::Tcp).unwrap_err().contains("password_secret_ref"));
+        for secret in
+            ["u:p@h/", "h/?tlsCertificateKeyFilePassword=x", "h/?authMechanismProperties=AWS_SESSION_TOKEN:x"]
+        {
+            let refused = way(&format!("mongodb://{secret}"), 0, Strategy::Tcp).unwrap_err();
+            assert!(refused.contains("password_secret_ref"), "{secret}");
+        }
+        let named = way("mongodb+srv://u@h/shop?tls=true", 0, Strategy::Tcp).unwrap_err();
+        assert!(
+            named.contains("connection.database"),
+            "mongodump would dump nothing else, whatever the target names"
+        );
         assert!(way("/run/mongo", 0, Strategy::UnixSocket).unwrap_err().contains(".sock"));
     }
 }

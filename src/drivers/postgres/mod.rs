@@ -39,12 +39,14 @@ const CONNECT_S: u32 = 15;
 const ANSWER: Duration = Duration::from_secs(40);
 
 /// Version and size, one row: the number, its text, bytes. Nothing here waits for a lock; the size has indexes in it.
-const QUESTION: &str = "SELECT current_setting('server_version_num'), current_setting('server_version'), \
+const QUESTION: &str = "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_version'), \
      pg_catalog.pg_database_size(pg_catalog.current_database())";
 
 /// What a dump has of the database: its tables without indexes, and large objects. Asked apart: a table that somebody has
-/// locked holds it up, and then the size of the whole must do. What it sets is gone with it, also behind a pooler.
-const DUMPED_SIZE: &str = "SET LOCAL statement_timeout = 10000; \
+/// locked holds it up, and then the size of the whole must do. What it sets is gone with it, also behind a pooler. The
+/// search path first: an operator that somebody put into `public` would be called with the rights of the backup's user. The
+/// lock's own limit, since servers before 11 do not hear of the statement's in time.
+const DUMPED_SIZE: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 10000; \
      SELECT COALESCE(SUM(pg_catalog.pg_table_size(c.oid)), 0) + pg_catalog.pg_table_size('pg_catalog.pg_largeobject'::regclass) \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";

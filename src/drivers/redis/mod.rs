@@ -32,10 +32,6 @@ const TLS: &str = "rediss://";
 /// Of the agent's environment: roots besides the system's own. The tool must be told.
 const ROOTS: &str = "SSL_CERT_FILE";
 
-/// A key takes some tens of bytes of memory that no RDB has, and an RDB packs its strings: how small it may be beside the
-/// memory of its data.
-const MEMORY_RATIO: u64 = 8;
-
 /// For one question to a server.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -178,10 +174,6 @@ impl Driver for Redis {
         let is_part = self.server.as_ref().is_some_and(|server| server.is_cluster);
         let text = "the server is a node of a cluster: only the keys of its own slots are in the dump; every master needs a target of its own";
         is_part.then(|| text.to_owned()).into_iter().chain(self.warnings.iter().cloned()).collect()
-    }
-
-    fn least_bytes(&self, estimate: u64) -> u64 {
-        estimate / MEMORY_RATIO
     }
 
     fn tally(&mut self) -> Option<Tally> {

@@ -111,6 +111,11 @@ impl Driver for Sqlite {
         Ok(self.size_bytes)
     }
 
+    /// The file, page by page.
+    fn least_bytes(&self, estimate: u64) -> u64 {
+        estimate
+    }
+
     fn engine_version(&self) -> String {
         format!("SQLite {}", rusqlite::version())
     }
