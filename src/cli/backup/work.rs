@@ -165,7 +165,7 @@ impl Work<'_> {
         }
     }
 
-    /// As the daemon's runs; but its spool is in a place of its own: what lies in the daemon's itself, the daemon clears.
+    /// As the daemon's runs; but its spool is in a place of its own, gone with it.
     fn options(&self) -> Result<(Options, Place), RunError> {
         let mut options = run_options(&self.settings, hooks::Options::default());
         if let Destination::File(out) = &self.to {
