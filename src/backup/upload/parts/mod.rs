@@ -220,7 +220,7 @@ impl Parts {
             tries.count += 1;
             let (why, retry_after) = match self.attempt(&part, &found.place, tries.unasked).await {
                 Ok(stored) => {
-                    self.signed.took_part();
+                    self.signed.took_part(part.number);
                     return Ok(stored);
                 }
                 // A life that was killed when the store had put its parts together comes back to an upload that is over.

@@ -16,23 +16,37 @@ use tokio::sync::Mutex;
 /// Asked for at once: a message holds some thousands.
 const ASKED_AT_ONCE: u32 = 1_000;
 
+/// Of one part. It is used until its own end, also where others came since: those of a later window say nothing of it.
+struct PartUrl {
+    url: Secret,
+    /// Unix milliseconds.
+    until_ms: u64,
+    /// How often there were fresh ones before it.
+    renewals: u64,
+    /// The store has the part: needed only by a dump that begins again, and kept for it until fresh ones come.
+    stored: bool,
+}
+
 /// What there is now.
 pub struct Signed {
     upload_id: RefCell<String>,
     /// The store has a part of it: another upload could not take its place.
     begun: Cell<bool>,
-    parts: RefCell<BTreeMap<u32, Secret>>,
+    parts: RefCell<BTreeMap<u32, PartUrl>>,
     complete: RefCell<Secret>,
     abort: RefCell<Secret>,
     head: RefCell<Secret>,
+    /// Of the last ones that came.
     deadline_ms: Cell<u64>,
     options: Options,
     progress: Progress,
     /// One asks; the others wait for its answer.
     asking: Mutex<()>,
     renewals: Cell<u64>,
-    /// The store took a part since the URLs came.
-    took: Cell<bool>,
+    /// So many when the upload was last replaced, as far as it can be told.
+    replaced: Cell<u64>,
+    /// So many when the store last took a part.
+    took: Cell<u64>,
     /// The server gives URLs of parts: it is believed to give more of them.
     offers_parts: bool,
 }
@@ -104,7 +118,8 @@ impl Signed {
             progress: progress.clone(),
             asking: Mutex::new(()),
             renewals: Cell::new(0),
-            took: Cell::new(false),
+            replaced: Cell::new(0),
+            took: Cell::new(0),
             offers_parts: !multipart.part_urls.is_empty(),
         };
         signed.add(multipart);
@@ -112,8 +127,10 @@ impl Signed {
     }
 
     fn add(&self, multipart: &Multipart) {
-        let numbers = multipart.first_part.max(1)..;
-        self.parts.borrow_mut().extend(numbers.zip(multipart.part_urls.iter().cloned()));
+        let (until_ms, renewals) = (self.deadline_ms.get(), self.renewals.get());
+        let urls = multipart.part_urls.iter().cloned();
+        let urls = urls.map(|url| PartUrl { url, until_ms, renewals, stored: false });
+        self.parts.borrow_mut().extend((multipart.first_part.max(1)..).zip(urls));
     }
 
     /// What the abort goes to; None where the server gave nothing that can be used.
@@ -132,7 +149,7 @@ impl Signed {
         place.map(|place| place.shown).unwrap_or_default()
     }
 
-    /// Until when the URLs live, unix milliseconds.
+    /// Until when the last URLs that came live, unix milliseconds.
     pub fn deadline_ms(&self) -> u64 {
         self.deadline_ms.get()
     }
@@ -147,25 +164,31 @@ impl Signed {
         self.begun.set(true);
     }
 
-    /// The store took a part just now.
-    pub fn took_part(&self) {
+    /// The store took that part just now.
+    pub fn took_part(&self, number: u32) {
         self.begun.set(true);
-        self.took.set(true);
+        self.took.set(self.renewals.get());
+        if let Some(url) = self.parts.borrow_mut().get_mut(&number) {
+            url.stored = true;
+        }
     }
 
     /// Whether the upload of a URL that was found after so many renewals may be replaced by another one, or was.
     pub fn is_replaceable(&self, renewals: u64) -> bool {
-        !self.begun.get() || renewals < self.renewals.get()
+        !self.begun.get() || renewals < self.replaced.get()
     }
 
-    fn look(&self, which: Which) -> Option<Secret> {
-        if unix_ms().saturating_add(NEARLY_OVER_MS) >= self.deadline_ms.get() {
-            return None;
-        }
-        match which {
-            Which::Part(number) => self.parts.borrow().get(&number).cloned(),
-            Which::Complete => Some(self.complete.borrow().clone()),
-        }
+    /// The URL that lives, until when, and how often there were fresh ones before it.
+    fn look(&self, which: Which) -> Option<(Secret, u64, u64)> {
+        let found = match which {
+            Which::Part(number) => {
+                let parts = self.parts.borrow();
+                let part = parts.get(&number)?;
+                (part.url.clone(), part.until_ms, part.renewals)
+            }
+            Which::Complete => (self.complete.borrow().clone(), self.deadline_ms.get(), self.renewals.get()),
+        };
+        Some(found).filter(|(_, until_ms, _)| !is_over(*until_ms))
     }
 
     /// The URL, a fresh one where that is needed.
@@ -176,8 +199,10 @@ impl Signed {
         if let Some(hopeless) = refused.filter(|refusal| self.is_hopeless(refusal)) {
             return Err(hopeless.why.clone());
         }
-        let fresh = |refusal: &Refusal| self.renewals.get() > refusal.renewals;
-        let usable = |which| self.look(which).filter(|_| refused.is_none_or(fresh));
+        let usable = |which| {
+            let found = self.look(which);
+            found.filter(|(_, _, renewals)| refused.is_none_or(|refusal| *renewals > refusal.renewals))
+        };
         if usable(which).is_none() {
             let _asking = self.asking.lock().await;
             if usable(which).is_none() {
@@ -185,24 +210,28 @@ impl Signed {
                 self.renew(which, why).await?;
             }
         }
-        let url = self.look(which).ok_or_else(|| self.missing(which))?;
+        let (url, deadline_ms, renewals) = self.look(which).ok_or_else(|| self.missing(which))?;
         let place = Place::new(&url, self.options.allow_insecure)?;
-        let deadline_ms = self.deadline_ms.get();
         let tries_until_ms = deadline_ms.saturating_sub(NEARLY_OVER_MS);
-        Ok(Found { place, deadline_ms, tries_until_ms, renewals: self.renewals.get() })
+        Ok(Found { place, deadline_ms, tries_until_ms, renewals })
     }
 
     /// Other URLs would not help: the store finds each of them too old, or took nothing for the whole life of fresh
     /// ones.
     fn is_hopeless(&self, refusal: &Refusal) -> bool {
-        let took_nothing = refusal.used_up && self.renewals.get() > 0 && !self.took.get();
-        refusal.times > MAX_AGE_REFUSALS || took_nothing && refusal.renewals == self.renewals.get()
+        let took_nothing = refusal.used_up && refusal.renewals > self.took.get();
+        refusal.times > MAX_AGE_REFUSALS || took_nothing
     }
 
     /// Whether it is of another upload; names that are not told cannot be compared.
     fn is_other(&self, multipart: &Multipart) -> bool {
         let known = self.upload_id.borrow();
         !known.is_empty() && !multipart.upload_id.is_empty() && *known != multipart.upload_id
+    }
+
+    /// Whether it is certainly of this one.
+    fn is_same(&self, multipart: &Multipart) -> bool {
+        !multipart.upload_id.is_empty() && *self.upload_id.borrow() == multipart.upload_id
     }
 
     /// The store has lost the upload: another one takes its place, from the first part on.
@@ -254,7 +283,7 @@ impl Signed {
         // Of the object, whichever upload it comes from.
         self.progress.hide_url(&multipart.head_url);
         *self.head.borrow_mut() = multipart.head_url.clone();
-        let other = self.is_other(&multipart);
+        let (other, same) = (self.is_other(&multipart), self.is_same(&multipart));
         if other && self.begun.get() {
             return Err(UploadError::OtherUpload);
         }
@@ -262,17 +291,21 @@ impl Signed {
             tracing::info!("the store has lost the upload: another one begins");
             self.upload_id.replace(multipart.upload_id.clone());
         }
-        // The old ones end before the fresh ones: none is mixed up with them.
-        self.parts.borrow_mut().clear();
+        self.deadline_ms.set(fresh.expires_at_ms);
+        self.renewals.set(self.renewals.get() + 1);
+        if same {
+            // Those of other parts than came now are used to their end; there are as many as parts at most.
+            self.parts.borrow_mut().retain(|_, url| !url.stored);
+        } else {
+            self.parts.borrow_mut().clear();
+            self.replaced.set(self.renewals.get());
+        }
         self.add(&multipart);
         for url in [&multipart.complete_url, &multipart.abort_url] {
             self.progress.hide_url(url);
         }
         *self.complete.borrow_mut() = multipart.complete_url;
         *self.abort.borrow_mut() = multipart.abort_url;
-        self.deadline_ms.set(fresh.expires_at_ms);
-        self.took.set(false);
-        self.renewals.set(self.renewals.get() + 1);
         tracing::info!(parts = multipart.part_urls.len(), "upload goes on with fresh URLs");
         Ok(())
     }
@@ -286,16 +319,25 @@ impl Signed {
 
     /// Why there is no URL.
     pub fn missing(&self, which: Which) -> UploadError {
-        let expired = unix_ms().saturating_add(NEARLY_OVER_MS) >= self.deadline_ms.get();
+        let ended_ms = match which {
+            Which::Part(number) => self.parts.borrow().get(&number).map(|part| part.until_ms),
+            Which::Complete => None,
+        };
+        let until_ms = ended_ms.unwrap_or(self.deadline_ms.get());
         match which {
-            Which::Part(number) if !expired => {
+            Which::Part(number) if !is_over(until_ms) => {
                 UploadError::TooManyParts { signed: u64::from(number.saturating_sub(1)) }
             }
             Which::Part(_) | Which::Complete => {
-                UploadError::UrlsExpired { place: self.shown(), at: expiry_text(self.deadline_ms.get()) }
+                UploadError::UrlsExpired { place: self.shown(), at: expiry_text(until_ms) }
             }
         }
     }
+}
+
+/// Too late for a request to begin.
+fn is_over(until_ms: u64) -> bool {
+    unix_ms().saturating_add(NEARLY_OVER_MS) >= until_ms
 }
 
 /// Whether the URL is among them.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 mod lost;
+mod urls;
 
 fn sink_options(parts: &Parts, dir: &std::path::Path) -> SinkOptions {
     let (offered_bytes, numbers) = parts.offer();

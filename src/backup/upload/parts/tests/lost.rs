@@ -11,7 +11,7 @@ async fn completion(first: &'static str, head_url: bool, more: &[(&str, &'static
         order.multipart.as_mut().unwrap().head_url = Default::default();
     }
     let parts = Parts::new(&order, &options(), &Progress::new()).unwrap().unwrap();
-    parts.signed.took_part();
+    parts.signed.took_part(1);
     let stored = [Stored { number: 1, etag: "\"e\"".into(), md5: None }];
     let completed = timeout(Duration::from_secs(20), parts.complete(&stored, 5)).await.expect("it ends");
     let text = completed.unwrap_err().to_string();
