@@ -113,7 +113,7 @@ impl Parts {
             while let Some(part) = waiting.pop_front_if(|part| going.len() < part.parallel) {
                 if !asked && self.numbers.is_nearly_used_up(part.number) {
                     asked = true;
-                    asking.set(self.ask_for_more(part.number).fuse());
+                    asking.set(self.ask_for_more().fuse());
                 }
                 going.push(self.send_part(part));
             }
@@ -143,9 +143,9 @@ impl Parts {
     }
 
     /// Before the signed URLs are used up: whether the server gives more decides how large the next parts must be.
-    async fn ask_for_more(&self, number: u32) {
+    async fn ask_for_more(&self) {
         let beyond = u32::try_from(self.numbers.most() + 1).unwrap_or(u32::MAX);
-        if self.signed.ask_ahead(number, beyond).await {
+        if self.signed.ask_ahead(beyond).await {
             self.numbers.more();
         } else {
             tracing::info!("the server gives no more URLs of parts for now: the next ones grow");
@@ -162,7 +162,7 @@ impl Parts {
         size_bytes: u64,
         ledger: &mut Ledger,
     ) -> Result<Vec<Stored>, RunError> {
-        let part_bytes = size::part_bytes(self.offered_bytes, &self.numbers, size_bytes);
+        let part_bytes = size::part_bytes(self.offered_bytes, self.numbers.most(), size_bytes);
         let part_bytes = ledger.begin_upload(&self.upload_id(), part_bytes);
         let file = Arc::new(spool.reader()?);
         let mut stored = ledger.stored();

@@ -310,11 +310,11 @@ impl Signed {
         Ok(())
     }
 
-    /// Asks for URLs from a part on though there are some yet. Whether there are some beyond the last one now.
-    pub async fn ask_ahead(&self, first: u32, beyond: u32) -> bool {
+    /// Asks for URLs from a part on, beyond those that there are. Whether some came.
+    pub async fn ask_ahead(&self, beyond: u32) -> bool {
         let _asking = self.asking.lock().await;
-        let why = || self.missing(Which::Part(beyond));
-        self.renew(Which::Part(first), why).await.is_ok() && self.look(Which::Part(beyond)).is_some()
+        let which = Which::Part(beyond);
+        self.renew(which, || self.missing(which)).await.is_ok() && self.look(which).is_some()
     }
 
     /// Why there is no URL.

@@ -94,12 +94,17 @@ pub struct Sizes {
     pub memory_bytes: u64,
 }
 
+/// Of so many numbers, those whose parts do not grow.
+fn kept(most: u64) -> u64 {
+    most - most / 4 * (4 - KEPT_QUARTERS)
+}
+
 /// Bytes of each part: what the server wishes (0 leaves it to us), or more, where an object of so many bytes would need
-/// more parts than there may be.
-pub fn part_bytes(offered_bytes: u64, numbers: &Numbers, object_bytes: u64) -> u64 {
-    let needed = object_bytes.div_ceil(numbers.most()).div_ceil(MIB).saturating_mul(MIB);
+/// more parts than `most`.
+pub fn part_bytes(offered_bytes: u64, most: u64, object_bytes: u64) -> u64 {
+    let needed = object_bytes.div_ceil(most).div_ceil(MIB).saturating_mul(MIB);
     let wished = if offered_bytes == 0 { DEFAULT_PART_BYTES } else { offered_bytes };
-    let fits = wished.saturating_mul(numbers.most()) >= object_bytes;
+    let fits = wished.saturating_mul(most) >= object_bytes;
     if fits { wished } else { needed.max(wished) }.clamp(1, MAX_PART_BYTES)
 }
 
@@ -108,15 +113,15 @@ impl Plan {
     /// whose parts so many bytes may be in memory.
     pub fn new(offered_bytes: u64, numbers: &Numbers, estimate_bytes: u64, memory_bytes: u64) -> Self {
         let grown = estimate_bytes.saturating_add(estimate_bytes / 100 * GROWTH_PERCENT);
-        let first_bytes = part_bytes(offered_bytes, numbers, grown);
+        // What was estimated well must not come to where parts grow.
+        let first_bytes = part_bytes(offered_bytes, kept(numbers.most()), grown);
         Self { first_bytes, memory_bytes, numbers: numbers.clone() }
     }
 
     /// For that part, from 1. They grow as the numbers are used up: estimates can be wrong.
     pub fn of(&self, number: u32) -> Sizes {
         let most = self.numbers.most();
-        let kept = most - most / 4 * (4 - KEPT_QUARTERS);
-        let doublings = u64::from(number).saturating_sub(kept).div_ceil((most / STEPS).max(1)).min(32);
+        let doublings = u64::from(number).saturating_sub(kept(most)).div_ceil((most / STEPS).max(1)).min(32);
         let part_bytes = self.first_bytes.saturating_mul(1 << doublings).min(MAX_PART_BYTES);
         // One is being filled, so it needs two at least.
         let held = usize::try_from(self.memory_bytes / part_bytes).unwrap_or(usize::MAX);
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(first(0, 0, GIB), DEFAULT_PART_BYTES);
         assert_eq!(first(8 * MIB, 0, GIB), 8 * MIB);
         assert_eq!(first(64 * 1024, 100, MIB), 64 * 1024);
-        assert_eq!(first(5 * MIB, 10, 300 * MIB), 32 * MIB);
+        assert_eq!(first(5 * MIB, 10, 300 * MIB), 40 * MIB);
     }
 
     #[test]
@@ -188,6 +193,17 @@ mod tests {
         ) {
             let plan = plan(offered_bytes, 0, estimate_bytes);
             prop_assert!(parts_of(&plan, object_bytes).is_some());
+        }
+
+        #[test]
+        fn an_object_that_was_estimated_well_has_parts_of_one_size(
+            object_bytes in 1..=5 * TIB, urls in prop_oneof![Just(0), 1_000..10_000_usize],
+        ) {
+            let plan = plan(5 * MIB, urls, object_bytes);
+            if let Some(last) = parts_of(&plan, object_bytes + object_bytes / 100 * GROWTH_PERCENT) {
+                let whole = plan.first_bytes < MAX_PART_BYTES;
+                prop_assert!(!whole || plan.of(last).part_bytes == plan.of(1).part_bytes, "{last}");
+            }
         }
 
         #[test]

@@ -3,13 +3,17 @@
 use super::*;
 use crate::backup::urls::UrlsWanted;
 
-/// An upload with ten URLs, and whoever talks to the server for it.
 async fn ten_urls(faults: &[(&str, &'static str)]) -> (Shop, Parts, Progress) {
+    with_urls(10, faults).await
+}
+
+/// An upload with so many URLs, and whoever talks to the server for it.
+async fn with_urls(count: u32, faults: &[(&str, &'static str)]) -> (Shop, Parts, Progress) {
     let shop = Shop::new(faults).await;
     let progress = Progress::new();
     let mut options = options();
     options.timing.fresh_urls = Duration::from_secs(10);
-    let parts = Parts::new(&shop.order(10), &options, &progress).unwrap().unwrap();
+    let parts = Parts::new(&shop.order(count), &options, &progress).unwrap().unwrap();
     (shop, parts, progress)
 }
 
@@ -55,7 +59,7 @@ fn generations(shop: &Shop, number: u32) -> Vec<u32> {
 #[actix::test]
 async fn urls_of_a_later_window_take_none_away_that_still_lives() {
     let (shop, parts, progress) = ten_urls(&[("part 5", "503")]).await;
-    let (came, _) = answered(parts.signed.ask_ahead(11, 11), (&shop, &progress, 4)).await;
+    let (came, _) = answered(parts.signed.ask_ahead(11), (&shop, &progress, 4)).await;
     assert!(came);
     // The link to the server is gone: nobody answers.
     parts.send_part(part(5)).await.unwrap();
@@ -85,7 +89,7 @@ async fn a_url_that_was_refused_is_not_used_again_because_others_came() {
     let (shop, parts, progress) = ten_urls(&[]).await;
     shop.held().generation = 1;
     let both = async {
-        assert!(parts.signed.ask_ahead(11, 11).await);
+        assert!(parts.signed.ask_ahead(11).await);
         parts.send_part(part(5)).await.unwrap();
     };
     let ((), questions) = answered(both, (&shop, &progress, 4)).await;
@@ -105,9 +109,9 @@ async fn a_url_that_was_refused_is_not_used_again_because_others_came() {
 async fn a_store_that_takes_nothing_ends_the_run_also_where_windows_are_renewed_in_turn() {
     let (shop, parts, progress) = ten_urls(&[]).await;
     let all = async {
-        assert!(parts.signed.ask_ahead(1, 1).await);
+        assert!(parts.signed.ask_ahead(1).await);
         let early = parts.signed.find(Which::Part(1), None).await.unwrap();
-        assert!(parts.signed.ask_ahead(101, 101).await);
+        assert!(parts.signed.ask_ahead(101).await);
         let refusal = early.used_up(UploadError::OtherUpload);
         assert!(parts.signed.find(Which::Part(1), Some(&refusal)).await.is_err());
         parts.signed.took_part(2);
@@ -115,4 +119,20 @@ async fn a_store_that_takes_nothing_ends_the_run_also_where_windows_are_renewed_
     };
     let ((), questions) = answered(all, (&shop, &progress, 4)).await;
     assert_eq!(questions.len(), 3);
+}
+
+#[actix::test]
+async fn more_urls_are_asked_for_from_where_there_are_none_and_parts_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shop, parts, progress) = with_urls(100, &[]).await;
+    let stream = stream(&parts, dir.path(), 85 * usize::try_from(PART).unwrap());
+    // A server that gives no more than two at once.
+    let (packed, questions) = answered(stream, (&shop, &progress, 2)).await;
+    let packed = packed.unwrap();
+    let first = questions.iter().map(|wanted| wanted.first_part).collect::<Vec<_>>();
+    assert_eq!(first, [101]);
+    let held = shop.held();
+    let count = packed.size_bytes.div_ceil(PART) as usize;
+    assert_eq!(held.parts.len(), count);
+    assert!(held.parts.values().take(count - 1).all(|part| part.len() as u64 == PART));
 }
