@@ -111,10 +111,6 @@ impl Parts {
         let mut asking = std::pin::pin!(Fuse::terminated());
         loop {
             while let Some(part) = waiting.pop_front_if(|part| going.len() < part.parallel) {
-                if !asked && self.numbers.is_nearly_used_up(part.number) {
-                    asked = true;
-                    asking.set(self.ask_for_more().fuse());
-                }
                 going.push(self.send_part(part));
             }
             if !open && going.is_empty() {
@@ -127,9 +123,15 @@ impl Parts {
                 },
                 () = asking.as_mut() => {}
                 item = items.recv(), if open => match item {
-                    // What holds a place goes first: the dump waits for it.
-                    Some(Item::Part(part)) if part.is_waited_for() => waiting.push_front(part),
-                    Some(Item::Part(part)) => waiting.push_back(part),
+                    Some(Item::Part(part)) => {
+                        // Now, and not when it goes: parts grow by what is made, also where the store takes nothing.
+                        if !asked && self.numbers.is_nearly_used_up(part.number) {
+                            asked = true;
+                            asking.set(self.ask_for_more().fuse());
+                        }
+                        // What holds a place goes first: the dump waits for it.
+                        if part.is_waited_for() { waiting.push_front(part) } else { waiting.push_back(part) }
+                    }
                     Some(Item::Restart) => {
                         going = FuturesUnordered::new();
                         waiting.clear();

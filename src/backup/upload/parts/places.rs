@@ -47,11 +47,18 @@ pub enum Held {
 }
 
 impl Places {
-    /// A place as the plan has them; None where none comes free in time.
-    pub fn take(self: &Arc<Self>, sizes: &Sizes, patience: Duration) -> Option<Held> {
+    /// A place as the plan has them; None where none comes free in time that is `usable`.
+    pub fn take(
+        self: &Arc<Self>,
+        sizes: &Sizes,
+        patience: Duration,
+        usable: impl Fn() -> bool,
+    ) -> Option<Held> {
         let memory_bytes = if sizes.in_memory { sizes.part_bytes } else { 0 };
         let is_full = |taken: &mut Taken| {
-            taken.places >= sizes.buffers() || taken.memory_bytes + memory_bytes > sizes.memory_bytes
+            taken.places >= sizes.buffers()
+                || taken.memory_bytes + memory_bytes > sizes.memory_bytes
+                || !usable()
         };
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut taken, waited) =
@@ -125,6 +132,14 @@ impl Aside {
         let Some(space) = space else { return self.patience };
         let left = space.free.saturating_sub(space.to_keep(self.room.min_free_bytes));
         self.patience.mul_f64(used as f64 / used.saturating_add(left) as f64)
+    }
+
+    /// Whether a part of such a size may be begun at a place now. One that needs a file waits while the disk has no room
+    /// for all of it, as long as what waits here makes some when it goes up.
+    pub fn leaves_room(&self, sizes: &Sizes) -> bool {
+        sizes.in_memory
+            || self.bytes.load(Ordering::SeqCst) == 0
+            || self.room.ensure(&self.dir, sizes.part_bytes).is_ok()
     }
 
     /// A place came free.

@@ -135,7 +135,8 @@ impl PartSink {
         let mut aside = self.aside.as_ref().map(|aside| aside.lock().unwrap_or_else(PoisonError::into_inner));
         let mut patience = aside.as_ref().map_or(LOOK_AGAIN, |aside| aside.patience());
         loop {
-            if let Some(place) = self.places.take(sizes, patience) {
+            let usable = || aside.as_ref().is_none_or(|aside| aside.leaves_room(sizes));
+            if let Some(place) = self.places.take(sizes, patience, usable) {
                 aside.iter_mut().for_each(|aside| aside.close());
                 return Buffer::at(place, sizes, &self.options.dir, &self.options.room);
             }

@@ -24,6 +24,7 @@ const PART: u64 = 64 * 1024;
 /// One is filled, two go up.
 const PLACES: usize = 3;
 const SOON: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(20);
 
 fn options(dir: &Path, room: Room, patience: Option<Duration>) -> SinkOptions {
     SinkOptions {
@@ -157,6 +158,40 @@ fn where_the_disk_has_no_room_or_may_not_be_used_the_dump_waits() {
         let sending = std::thread::spawn(move || parts_until_end_of_each(&mut items));
         taken.recv_timeout(SOON).expect("it goes on with the store");
         assert!(sending.join().unwrap() > 70);
+    }
+}
+
+#[test]
+fn a_part_that_needs_a_file_waits_for_room_that_comes_back_with_what_waits_on_the_disk() {
+    for comes_back in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        // Room for a part as the first six are, and not for the seventh, which is too large for memory.
+        let free = Arc::new(AtomicU64::new((1 << 20) + PART * 3 / 2));
+        let numbers = Numbers::new(8);
+        let options = SinkOptions { numbers, ..options(dir.path(), room(&free), Some(SHORT)) };
+        let (mut items, _taken) = dump(options, PART as usize * 21 / 2, 0);
+        let mut held = Vec::new();
+        while held.len() < 6 {
+            match items.blocking_recv().unwrap() {
+                Item::Part(part) => held.push(part),
+                Item::Restart | Item::End => unreachable!(),
+            }
+        }
+        let waiting = held.split_off(PLACES);
+        assert!(waiting.iter().all(|part| !part.is_waited_for()), "on the disk");
+        // The store is back: places come free, and with those of memory no room on the disk.
+        drop(held);
+        // Long enough to look again some times.
+        std::thread::sleep(10 * SHORT);
+        assert_eq!(items.try_recv().unwrap_err(), mpsc::error::TryRecvError::Empty);
+        if comes_back {
+            free.store(1 << 30, Ordering::SeqCst);
+            let rest = parts_until_end(&mut items);
+            assert_eq!(rest[0].source.len(), 2 * PART);
+        } else {
+            drop(waiting);
+            assert!(items.blocking_recv().is_none(), "nothing more will make room");
+        }
     }
 }
 

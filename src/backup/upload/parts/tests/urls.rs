@@ -136,3 +136,26 @@ async fn more_urls_are_asked_for_from_where_there_are_none_and_parts_stay_as_the
     assert_eq!(held.parts.len(), count);
     assert!(held.parts.values().take(count - 1).all(|part| part.len() as u64 == PART));
 }
+
+#[actix::test]
+async fn more_urls_are_asked_for_also_while_the_store_takes_nothing() {
+    let (shop, parts, progress) = ten_urls(&[]).await;
+    shop.held().away = true;
+    let (to_send, items) = mpsc::channel(1);
+    let made = async {
+        let asked = async {
+            for number in 1..=7 {
+                to_send.send(Item::Part(part(number))).await.unwrap();
+            }
+            while parts.numbers.is_nearly_used_up(7) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            _ = parts.send_all(items) => unreachable!(),
+        }
+    };
+    let ((), questions) = answered(made, (&shop, &progress, 4)).await;
+    assert_eq!(questions[0].first_part, 11);
+}
