@@ -27,6 +27,9 @@ const AGE_CODES: [&str; 3] = ["ExpiredToken", "RequestExpired", "RequestTimeTooS
 /// What stores say in such a text. The second is about two clocks; of a presigned URL it means its age.
 const AGE_WORDS: [&str; 2] = ["expired", "exceeds the maximum allowed"];
 
+/// The code where an upload in parts is over, or never was.
+pub const NO_SUCH_UPLOAD: &str = "NoSuchUpload";
+
 /// How a request ended.
 #[derive(Debug)]
 pub enum Tried {
@@ -95,7 +98,17 @@ pub fn judge(answer: Answer, place: &Place) -> Tried {
         let until = until.unwrap_or_default();
         return Tried::Expired(UploadError::TooOld { place: shown, answer: said, until });
     }
-    Tried::Final(UploadError::Refused { place: shown, answer: said, hint: hint(status, &code) })
+    Tried::Final(refused(place, status, said, &code))
+}
+
+/// A refusal for good.
+fn refused(place: &Place, status: u16, answer: String, code: &str) -> UploadError {
+    UploadError::Refused { place: place.shown.clone(), answer, hint: hint(status, code) }
+}
+
+/// The store says that it knows no such upload, under whichever status.
+pub fn no_such_upload(place: &Place, status: u16) -> UploadError {
+    refused(place, status, format!("{status} {NO_SUCH_UPLOAD}"), NO_SUCH_UPLOAD)
 }
 
 /// The same for bytes that were put. The answer to those has no words: under a 200, what stands before the store may
@@ -138,7 +151,7 @@ fn hint(status: u16, code: &str) -> &'static str {
         }
         (_, "InvalidAccessKeyId") => " (the store does not know the key that signed the URL)",
         (_, "NoSuchBucket") => " (the bucket does not exist)",
-        (_, "NoSuchUpload") => {
+        (_, NO_SUCH_UPLOAD) => {
             " (the multipart upload is over: it was put together before the agent was interrupted, or given up, or removed by the store's own rules; another run begins another one)"
         }
         (_, "EntityTooSmall") => " (the store wants larger parts than the server asked for)",
@@ -253,7 +266,9 @@ mod tests {
             assert!(matches!(of(head, &xml(code)), Tried::Final(_)), "{head} {code}");
         }
         for head in ["200 OK", "204 No Content", "201 Created\r\ncontent-type: text/html"] {
-            assert!(matches!(of(head, ""), Tried::Done(_)), "{head}");
+            for body in ["", " \n", "ok", "<PutObjectResult/>", "<?xml version='1.0'?><PutObjectResult/>"] {
+                assert!(matches!(of(head, body), Tried::Done(_)), "{head} {body}");
+            }
         }
     }
 

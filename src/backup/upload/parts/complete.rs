@@ -1,7 +1,7 @@
 //! The end of an upload in parts: the store puts them together, and says what it has.
 
 use super::super::UploadError;
-use super::super::answer::{Tried, element, error_code, is_passing, judge};
+use super::super::answer::{NO_SUCH_UPLOAD, Tried, element, error_code, is_passing, judge, no_such_upload};
 use super::super::http::{Body, Request, Source};
 use super::super::place::Place;
 use super::super::retry::{MAX_MISMATCHES, Tries};
@@ -27,9 +27,9 @@ impl Parts {
         loop {
             let found = match self.signed.find(Which::Complete, refused.as_ref()).await {
                 Ok(found) => found,
-                // So the server says that this one is over.
-                Err(gone @ UploadError::OtherUpload) => {
-                    return self.prove(gone, parts, size_bytes, in_doubt).await;
+                // So the server says that this one is over; or nothing can be asked again.
+                Err(error) if in_doubt || matches!(error, UploadError::OtherUpload) => {
+                    return self.prove(tries.why(error), parts, size_bytes, in_doubt).await;
                 }
                 Err(error) => return Err(tries.why(error).into()),
             };
@@ -39,8 +39,22 @@ impl Parts {
             let (why, retry_after) = match tried {
                 Tried::Done(answer) => match verdict(&answer.body, parts) {
                     Verdict::Complete => return Ok(()),
-                    Verdict::Refused(what) => {
+                    // It did it, and what it has is not what was sent.
+                    Verdict::Another => {
+                        let what = "its ETag is not that of the parts that were sent".to_owned();
                         return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
+                    }
+                    Verdict::Refused(code) if code == NO_SUCH_UPLOAD => {
+                        let gone = no_such_upload(&found.place, answer.status);
+                        return self.prove(gone, parts, size_bytes, in_doubt).await;
+                    }
+                    Verdict::Refused(code) => {
+                        let what = format!("it answered 200, and in it {code}");
+                        let refused = UploadError::NotCompleted { place: found.place.shown, what };
+                        if in_doubt {
+                            return self.prove(refused, parts, size_bytes, in_doubt).await;
+                        }
+                        return Err(refused.into());
                     }
                     Verdict::Passing(why) => {
                         // The store says that it did not do it.
@@ -49,7 +63,8 @@ impl Parts {
                     }
                     Verdict::Unclear if unclear + 1 >= MAX_MISMATCHES => {
                         let what = "its answer says neither that it did nor why not".to_owned();
-                        return Err(UploadError::NotCompleted { place: found.place.shown, what }.into());
+                        let unclear = UploadError::NotCompleted { place: found.place.shown, what };
+                        return self.prove(unclear, parts, size_bytes, in_doubt || unknown).await;
                     }
                     Verdict::Unclear => {
                         unclear += 1;
@@ -109,6 +124,8 @@ fn list(parts: &[Stored]) -> String {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Complete,
+    Another,
+    /// Its code.
     Refused(String),
     Passing(String),
     Unclear,
@@ -121,16 +138,14 @@ fn verdict(body: &[u8], parts: &[Stored]) -> Verdict {
         return if is_passing(&code) {
             Verdict::Passing(format!("the store answered 200, and in it {code}"))
         } else {
-            Verdict::Refused(format!("it answered 200, and in it {code}"))
+            Verdict::Refused(code)
         };
     }
     if !text.contains("CompleteMultipartUploadResult") {
         return Verdict::Unclear;
     }
     match (element(body, "ETag").and_then(|etag| composite(&etag)), etag_of(parts)) {
-        (Some(given), Some(ours)) if given != ours => {
-            Verdict::Refused("its ETag is not that of the parts that were sent".into())
-        }
+        (Some(given), Some(ours)) if given != ours => Verdict::Another,
         (Some(_) | None, Some(_) | None) => Verdict::Complete,
     }
 }
@@ -182,12 +197,11 @@ mod tests {
             assert_eq!(verdict(result(&etag).as_bytes(), &parts()), Verdict::Complete, "{etag}");
         }
         let wrong = format!("{}-2", "0".repeat(32));
-        assert!(matches!(verdict(result(&wrong).as_bytes(), &parts()), Verdict::Refused(_)));
+        assert_eq!(verdict(result(&wrong).as_bytes(), &parts()), Verdict::Another);
         let error = |code: &str| format!("<?xml?>\n<Error><Code>{code}</Code></Error>");
         assert!(matches!(verdict(error("InternalError").as_bytes(), &parts()), Verdict::Passing(_)));
-        assert!(
-            matches!(verdict(error("InvalidPart").as_bytes(), &parts()), Verdict::Refused(what) if what.contains("InvalidPart"))
-        );
+        let refused = Verdict::Refused("InvalidPart".into());
+        assert_eq!(verdict(error("InvalidPart").as_bytes(), &parts()), refused);
         assert_eq!(verdict(b"", &parts()), Verdict::Unclear);
     }
 }

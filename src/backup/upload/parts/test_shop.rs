@@ -25,6 +25,8 @@ pub struct Held {
     pub generation: u32,
     /// URLs of an earlier generation are of an upload that is over.
     pub over: u32,
+    /// The completing URL is refused for its age.
+    pub completes_stale: bool,
     /// It hangs up on everybody.
     pub away: bool,
     /// Bodies that come in at once: now, and at most.
@@ -122,7 +124,8 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         held.bodies.0 += 1;
         held.bodies.1 = held.bodies.1.max(held.bodies.0);
         let fault = held.faults.get_mut(&name).filter(|faults| !faults.is_empty()).map(|f| f.remove(0));
-        (fault, generation < held.generation, generation < held.over)
+        let stale = generation < held.generation || held.completes_stale && method == "POST";
+        (fault, stale, generation < held.over)
     };
     let cut_at = if fault == Some("cut") { length / 2 } else { length };
     while body.len() < cut_at {
@@ -143,16 +146,18 @@ async fn serve(mut socket: TcpStream, held: Arc<Mutex<Held>>) {
         Some("error in 200") => refused("200", "InternalError", "try again"),
         Some("bad parts") => refused("200", "InvalidPart", "no"),
         Some("lost answer") => return drop(done(&mut held.lock().unwrap(), &method, part, body)),
+        Some("gone in 200") => refused("200", "NoSuchUpload", "gone"),
+        Some("nothing") => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into(),
         Some("gone") => refused("404", "NoSuchUpload", "gone"),
         // All of it came, and nothing came of it.
         Some("lost request") => return,
         Some("another") => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".into(),
         Some(status) => refused(status, "AccessDenied", "no"),
+        None if stale => refused("403", "AccessDenied", "Request has expired"),
         None if method == "POST" && held.lock().unwrap().object.is_some() => {
             refused("404", "NoSuchUpload", "gone")
         }
         None if gone => refused("404", "NoSuchUpload", "no"),
-        None if stale => refused("403", "AccessDenied", "Request has expired"),
         None => done(&mut held.lock().unwrap(), &method, part, body),
     };
     held.lock().unwrap().bodies.0 -= 1;

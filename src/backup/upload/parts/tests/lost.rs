@@ -53,6 +53,41 @@ async fn an_object_in_parts_is_proved_by_its_size_and_its_etag() {
 }
 
 #[actix::test]
+async fn the_object_itself_is_asked_for_however_a_completion_in_doubt_ends() {
+    let after = |faults: &'static [&'static str], is_there: bool, stale: bool| async move {
+        let faults = faults.iter().map(|fault| ("complete", *fault)).collect::<Vec<_>>();
+        let shop = Shop::new(&faults).await;
+        shop.held().object = is_there.then(|| vec![0; 5]);
+        let mut options = options();
+        // No link to the server: nobody gives fresh URLs.
+        options.timing.fresh_urls = Duration::from_millis(50);
+        let parts = Parts::new(&shop.order(20), &options, &Progress::new()).unwrap().unwrap();
+        let stored = [Stored { number: 1, etag: "\"e\"".into(), md5: None }];
+        // Of the completing URL only: the question for the object is signed for longer.
+        shop.held().completes_stale = stale;
+        let completed = timeout(Duration::from_secs(20), parts.complete(&stored, 5)).await;
+        let text = completed.expect("it ends").err().map(|error| error.to_string()).unwrap_or_default();
+        let asked = shop.held().requests.iter().any(|(method, ..)| method == "HEAD");
+        (text, asked)
+    };
+    for (faults, stale, expected) in [
+        (&["lost request", "gone in 200"][..], false, "200 NoSuchUpload"),
+        (&["gone in 200"], false, "200 NoSuchUpload"),
+        (&["lost request", "bad parts"], false, "in it InvalidPart"),
+        (&["nothing", "nothing", "nothing"], false, "neither that it did nor why not"),
+        (&["lost request"], true, "no link to it"),
+    ] {
+        let (text, asked) = after(faults, true, stale).await;
+        assert!(text.is_empty() && asked, "{faults:?}: it is there: {text}");
+        let (text, asked) = after(faults, false, stale).await;
+        assert!(text.contains(expected) && asked, "{faults:?}: {text}");
+    }
+    // What the store says at once is so, whatever an earlier run may have left there.
+    let (text, asked) = after(&["bad parts"], true, false).await;
+    assert!(text.contains("in it InvalidPart") && !asked, "{text}");
+}
+
+#[actix::test]
 async fn a_spool_whose_upload_is_lost_goes_up_again_in_another_one() {
     let dir = tempfile::tempdir().unwrap();
     let shop = Shop::new(&[("complete", "lost request"), ("complete", "gone")]).await;
