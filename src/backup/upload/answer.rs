@@ -117,6 +117,9 @@ pub fn judge_put(answer: Answer, place: &Place) -> Tried {
     match judge(answer, place) {
         Tried::Done(answer) => match error_code(&answer.body) {
             Some(code) => Tried::again(format!("the store answered {}, and in it {code}", answer.status)),
+            None if is_begun_error(&answer.body) => {
+                Tried::again(format!("the store answered {}, and in it an error that was cut", answer.status))
+            }
             None if answer.status == 200 && is_page(&answer) => {
                 Tried::again("something that is no object store answered with a web page")
             }
@@ -124,6 +127,19 @@ pub fn judge_put(answer: Answer, place: &Place) -> Tried {
         },
         other @ (Tried::Final(_) | Tried::Expired(_) | Tried::Again { .. }) => other,
     }
+}
+
+/// What there is of a body is, or could still become, an S3 error: its end may be missing where its length was not told.
+fn is_begun_error(body: &[u8]) -> bool {
+    const BEGIN: &str = "<Error";
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let root = match text.strip_prefix("<?xml") {
+        Some(declared) => declared.split_once("?>").map_or("", |(_, root)| root.trim_start()),
+        None if text.is_empty() => return false,
+        None => text,
+    };
+    root.starts_with(BEGIN) || BEGIN.starts_with(root)
 }
 
 fn is_page(answer: &Answer) -> bool {
@@ -258,6 +274,9 @@ mod tests {
             ("409 Conflict", xml("OperationAborted")),
             ("200 OK", xml("InternalError")),
             ("200 OK", xml("AccessDenied")),
+            ("200 OK", "<?xml version=\"1.0\"?>\n<Error><Code>Intern".to_owned()),
+            ("200 OK", "<?xml version=\"1.0\"?>".to_owned()),
+            ("200 OK", "<Error><Message>no".to_owned()),
             ("200 OK\r\ncontent-type: text/html; charset=utf-8", "<html>Log in</html>".to_owned()),
         ] {
             assert!(matches!(of(head, &body), Tried::Again { .. }), "{head} {body}");
