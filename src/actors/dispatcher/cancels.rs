@@ -22,8 +22,8 @@ pub(super) struct Cancelling {
     /// Empty where the server wants no Ack.
     pub(super) correlation_id: String,
     pub(super) job_id: JobId,
-    /// The Runner's word.
-    pub(super) ended: oneshot::Receiver<Result<(), Refusal>>,
+    /// The Runner's word; None where it is gone without one.
+    pub(super) ended: Option<oneshot::Receiver<Result<(), Refusal>>>,
 }
 
 /// Answers each as soon as its runs have ended. Never through while there may be more.
@@ -59,12 +59,14 @@ impl Cancelling {
     /// What the Runner says of the end, or its successor, which takes the runs up.
     async fn end(&mut self) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS {
-            if let Ok(answer) = (&mut self.ended).await {
+            if let Some(ended) = self.ended.take()
+                && let Ok(answer) = ended.await
+            {
                 return answer;
             }
             self.neighbours.replaced().await;
             match self.neighbours.ask(|_| (), |n| &n.cancel_run, CancelRun(self.job_id.clone())).await {
-                Ok(ended) => self.ended = ended,
+                Ok(ended) => self.ended = Some(ended),
                 Err(Silent) => break,
             }
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -273,11 +274,16 @@ impl Worker {
                 return self.answer(correlation_id, Err(Refusal::Other(RUNNER_SILENT.into()))).await;
             }
         };
-        // A refusal is there at once, and keeps its place among the answers.
-        if let Ok(answer) = ended.try_recv() {
-            cancels::note(&job_id, &answer);
-            return self.answer(correlation_id, answer).await;
-        }
+        let ended = match ended.try_recv() {
+            // A refusal is there at once, and keeps its place among the answers.
+            Ok(answer) => {
+                cancels::note(&job_id, &answer);
+                return self.answer(correlation_id, answer).await;
+            }
+            Err(TryRecvError::Empty) => Some(ended),
+            // That Runner is gone: its successor is asked.
+            Err(TryRecvError::Closed) => None,
+        };
         let neighbours = self.neighbours.clone();
         // Whoever takes them lives as long as this worker.
         let _ = self.cancels.send(Cancelling { neighbours, correlation_id, job_id, ended }).await;
