@@ -23,18 +23,22 @@ pub enum Refusal {
     /// The run is over, and known; only its result was not told once more.
     #[error("the run is over, and its result could not be sent again: {0}")]
     ResultNotSent(String),
+    /// Nobody can say what is known: the Runner is being replaced, or the agent ends. The run may be known, or be taken
+    /// on later.
+    #[error("{0}")]
+    NobodyThere(&'static str),
     /// Anything else, with its reason.
     #[error("{0}")]
     Other(String),
 }
 
 impl Refusal {
-    /// Whether a run that was ordered is told as FAILED where the server wants no Ack: not where it is known, since that
-    /// would deny what it is known as.
+    /// Whether a run that was ordered is told as FAILED where the server wants no Ack: not where it is known, or may be,
+    /// since that would deny what it is known as.
     pub fn fails_run(&self) -> bool {
         match self {
             Self::UnknownJob(_) | Self::NotStored(_) | Self::Other(_) => true,
-            Self::RunOfAnotherJob(_) | Self::ResultNotSent(_) => false,
+            Self::RunOfAnotherJob(_) | Self::ResultNotSent(_) | Self::NobodyThere(_) => false,
             Self::NothingToCancel(_) | Self::UnknownCheck(_) => false,
         }
     }

@@ -60,6 +60,11 @@ pub struct RunOrder {
 }
 
 impl RunOrder {
+    /// Whether its object has a place to go to.
+    pub fn has_upload_url(&self) -> bool {
+        !self.put_url.is_empty() || self.multipart.is_some()
+    }
+
     /// Drops every URL: their authorisation is of no use any more, and what is not kept cannot leak.
     pub fn forget_urls(&mut self) {
         self.put_url = Secret::default();

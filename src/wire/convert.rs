@@ -183,12 +183,12 @@ pub enum BadOrder {
     /// A run belongs to a job.
     #[error("RunBackup has no job_id")]
     NoJobId,
-    /// The object must go somewhere.
-    #[error("RunBackup has no presigned_put_url")]
-    NoUploadUrl,
 }
 
-/// What `RunBackup` asks.
+/// What `RunBackup` asks. Whether it has a URL is for the Runner to look at: an order of a run that is known needs none.
+///
+/// # Errors
+/// [`BadOrder`]
 pub fn run_order(message: v1::RunBackup) -> Result<RunOrder, BadOrder> {
     if message.run_id.is_empty() {
         return Err(BadOrder::NoRunId);
@@ -196,10 +196,7 @@ pub fn run_order(message: v1::RunBackup) -> Result<RunOrder, BadOrder> {
     if message.job_id.is_empty() {
         return Err(BadOrder::NoJobId);
     }
-    let mut creds = message
-        .upload_creds
-        .filter(|creds| !creds.presigned_put_url.is_empty() || !creds.presigned_complete_url.is_empty())
-        .ok_or(BadOrder::NoUploadUrl)?;
+    let mut creds = message.upload_creds.unwrap_or_default();
     Ok(RunOrder {
         run_id: RunId::from(message.run_id),
         job_id: JobId::from(message.job_id),

@@ -59,9 +59,20 @@ async fn a_refused_run_that_wants_no_ack_is_told_as_failed_unless_it_is_known() 
     assert_eq!(bench.story().await, ["run of another"]);
     let nowhere = v1::RunBackup { job_id: "j".into(), run_id: "r".into(), ..Default::default() };
     bench.ask("", Command::RunBackup(nowhere)).await;
-    assert_eq!(bench.story().await, ["failed r: RunBackup has no presigned_put_url"]);
+    assert_eq!(bench.story().await, ["run r"], "whether it needs a URL is for the Runner to say");
     bench.ask("", run("")).await;
     assert_eq!(bench.story().await, Vec::<String>::new(), "nobody knows a run without an id");
+}
+
+#[actix::test]
+async fn a_run_that_the_runner_may_know_once_it_is_back_is_not_told_as_failed() {
+    let mut bench = World::default().bench();
+    bench.neighbours.start_run = fake::gone();
+    bench.dispatcher.do_send(bench.neighbours.clone());
+    bench.ask("", run("r")).await;
+    bench.ask("behind", config(1)).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.story().await, ["stored", "listener has 1", "ack behind yes"]);
 }
 
 #[actix::test]

@@ -2,7 +2,7 @@
 
 use crate::runner_bench::{Bench, Event, Hand, MIDNIGHT_MS, completed, order, plan, record, with_window};
 use backupy_agent::actors::messages::{AreYouThere, Configured, QueueError, Refusal};
-use backupy_agent::model::{Plan, RunOrder, RunOutcome, RunPhase, Step};
+use backupy_agent::model::{Plan, RunOrder, RunOutcome, RunPhase, Secret, Step};
 use backupy_agent::store::{Recovered, StoreError};
 use backupy_agent::wire::v1::JobStatus;
 use std::sync::Arc;
@@ -87,6 +87,24 @@ async fn orders_that_cannot_be_met_are_refused_with_a_reason() {
         "target \"t2\": names no database: set connection.database, one target for each database"
     );
     assert!(bench.events().is_empty() && bench.begun().is_empty());
+}
+
+#[actix::test]
+async fn only_a_run_that_is_not_known_needs_an_upload_url() {
+    let bench = Bench::new(plan(1)).await;
+    let nowhere = || RunOrder { put_url: Secret::default(), expires_at_ms: 0, ..order("r1", "a") };
+    let refusal = bench.start(nowhere()).await.unwrap_err();
+    assert!(refusal.fails_run() && refusal.to_string() == "RunBackup has no presigned_put_url", "{refusal}");
+    let short = RunOrder { expires_at_ms: MIDNIGHT_MS + 60_000, ..order("r1", "a") };
+    bench.start(short).await.unwrap();
+    bench.events();
+    bench.start(nowhere()).await.unwrap();
+    assert_eq!(bench.events(), [], "it is going, and keeps the URL that it has");
+    assert!(bench.going.borrow()[0].progress.urls().take().is_none());
+    bench.end(0, completed()).await;
+    bench.events();
+    bench.start(nowhere()).await.unwrap();
+    assert_eq!(bench.events(), [Event::Done("r1".into())]);
 }
 
 #[actix::test]

@@ -27,8 +27,9 @@ async fn shut_down(hand: Hand) {
     let (quit, refused) =
         tokio::join!(bench.runner.send(Quit), bench.runner.send(StartRun(order("r3", "a"))));
     quit.unwrap();
-    let refusal = refused.unwrap().unwrap_err().to_string();
-    assert!(refusal.contains("the agent is ending"), "{refusal}");
+    let refusal = refused.unwrap().unwrap_err();
+    assert!(refusal.to_string().contains("the agent is ending"), "{refusal}");
+    assert!(!refusal.fails_run(), "the next life may know it");
     assert!(begin.elapsed() < 3 * SECOND);
     assert!(bench.going.borrow()[0].cancel.is_cancelled());
     assert_eq!(bench.events(), [], "nothing is said of them, and their records stay");

@@ -70,6 +70,6 @@ impl Cancelling {
                 Err(Silent) => break,
             }
         }
-        Err(Refusal::Other(RUNNER_SILENT.to_owned()))
+        Err(Refusal::NobodyThere(RUNNER_SILENT))
     }
 }

@@ -256,7 +256,7 @@ impl Worker {
         let (run_id, job_id) = (order.run_id.clone(), order.job_id.clone());
         let answer = match self.ask(|n| &n.start_run, StartRun(order)).await {
             Ok(answer) => answer,
-            Err(Silent) => Err(Refusal::Other(RUNNER_SILENT.to_owned())),
+            Err(Silent) => Err(Refusal::NobodyThere(RUNNER_SILENT)),
         };
         match &answer {
             Ok(()) => tracing::debug!(%run_id, %job_id, "run taken on"),
@@ -271,7 +271,7 @@ impl Worker {
         let mut ended = match self.ask(|n| &n.cancel_run, CancelRun(job_id.clone())).await {
             Ok(ended) => ended,
             Err(Silent) => {
-                return self.answer(correlation_id, Err(Refusal::Other(RUNNER_SILENT.into()))).await;
+                return self.answer(correlation_id, Err(Refusal::NobodyThere(RUNNER_SILENT))).await;
             }
         };
         let ended = match ended.try_recv() {

@@ -201,7 +201,7 @@ impl Handler<StartRun> for Runner {
         self.take_order(order, answer, ctx);
         Box::pin(async move {
             // What was promised; a Runner that ends before it could keep it refuses.
-            let ended = |_| Err(Refusal::Other("the agent is ending: send the command again".into()));
+            let ended = |_| Err(Refusal::NobodyThere("the agent is ending: send the command again"));
             answered.await.unwrap_or_else(ended)
         })
     }

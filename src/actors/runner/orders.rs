@@ -15,7 +15,7 @@ impl Runner {
     pub(super) fn take_order(&mut self, order: RunOrder, answer: Answer, ctx: &mut Context<Self>) {
         if self.quitting.is_some() {
             let reason = "the agent is ending: send the run again once it is back";
-            return refuse(answer, Refusal::Other(reason.into()));
+            return refuse(answer, Refusal::NobodyThere(reason));
         }
         if !self.recovered {
             return self.early.push(Early::Order(Box::new(order), answer));
@@ -50,6 +50,9 @@ impl Runner {
 
     /// Whether the configuration has what the order needs, and this agent can do it.
     fn acceptable(&self, order: &RunOrder) -> Result<(), Refusal> {
+        if !order.has_upload_url() {
+            return Err(Refusal::Other("RunBackup has no presigned_put_url".into()));
+        }
         let plan = self.plan();
         let job = plan.job(&order.job_id).ok_or_else(|| Refusal::UnknownJob(order.job_id.clone()))?;
         let target = plan.target(&job.target_id).ok_or_else(|| {

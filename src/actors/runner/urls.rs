@@ -41,7 +41,7 @@ impl Runner {
             return;
         };
         let same_key = run.order.s3_key == order.s3_key && run.order.dek == order.dek;
-        if !same_key || *order == run.order {
+        if !same_key || !order.has_upload_url() || *order == run.order {
             return;
         }
         let (until_ms, known_ms) =
