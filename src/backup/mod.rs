@@ -58,6 +58,7 @@ use pack::Packing;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use upload::parts;
 
 /// What the host's owner says about every run.
 #[derive(Clone, Debug)]
@@ -122,7 +123,10 @@ pub async fn execute(job: &Job, options: &Options, progress: &Progress, cancel: 
     }
     let done = match hidden {
         Ok(()) => run(job, options, &mut hooks, progress, cancel, start).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            drop_begun(job, options, cancel).await;
+            Err(error)
+        }
     };
     let outcome = match done {
         Ok(completed) => RunOutcome::Completed(completed),
@@ -149,9 +153,7 @@ async fn run(
     let way = match way(job, options, progress) {
         Ok(way) => way,
         Err(error) => {
-            if !cancel.is_interrupted() {
-                upload::parts::give_up(&job.order, &options.upload, upload::parts::ABORT_LIMIT_FAILED).await;
-            }
+            drop_begun(job, options, cancel).await;
             return Err(error);
         }
     };
@@ -168,6 +170,18 @@ async fn run(
     );
     progress.info("backup stored", figures(&dumped, start));
     Ok(completed(&dumped, compression, duration_ms))
+}
+
+/// A run that ends before its dump: what an earlier life left of it, here and at the store, is of no use any more,
+/// unless it begins again.
+async fn drop_begun(job: &Job, options: &Options, cancel: &Cancel) {
+    if cancel.is_interrupted() {
+        return;
+    }
+    spool::remove_of(&options.spool_dir, &job.order.run_id);
+    let cancelled = cancel.is_cancelled();
+    let limit = if cancelled { parts::ABORT_LIMIT_CANCELLED } else { parts::ABORT_LIMIT_FAILED };
+    parts::give_up(&job.order, &options.upload, limit).await;
 }
 
 /// How the object will go up, where the run can begin at all.

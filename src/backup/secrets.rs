@@ -22,9 +22,10 @@ pub async fn hide(job: &Job, progress: &Progress, cancel: &Cancel) -> Result<(),
     // A thread that waits for a dead mount is left behind.
     let hidden = on_thread("run-secret", move || hide_password(&target, &of_run))?;
     tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(RunError::Cancelled),
         // Where it panicked nothing is hidden, and the dump, which does the same, says why.
         _ = hidden => Ok(()),
-        () = cancel.cancelled() => Err(RunError::Cancelled),
     }
 }
 

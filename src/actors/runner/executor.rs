@@ -245,6 +245,34 @@ mod tests {
         assert_eq!(seen.await.unwrap(), "DELETE /o?abort&TOPSECRET HTTP/1.1");
     }
 
+    #[actix::test]
+    async fn a_run_that_is_cancelled_before_its_password_is_read_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, job) = parted("none.db".into());
+        let spool = dir.path().join("r1.part");
+        for (interrupted, kept) in [(true, true), (false, false)] {
+            std::fs::write(&spool, "of an earlier life").unwrap();
+            let cancel = Cancel::new();
+            if interrupted {
+                cancel.interrupt();
+            } else {
+                cancel.cancel();
+            }
+            let going = executor(dir.path()).run(job.clone(), Progress::new(), cancel);
+            let (tell, told) = std::sync::mpsc::channel();
+            if !interrupted {
+                let store = store.try_clone().unwrap();
+                std::thread::spawn(move || tell.send(asked(&store)));
+            }
+            assert_eq!(going.await, RunOutcome::Cancelled);
+            assert_eq!(spool.exists(), kept, "the next life goes on with it, or nobody");
+            if !interrupted {
+                let asked = told.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
+                assert_eq!(asked, "DELETE /o?abort&TOPSECRET HTTP/1.1");
+            }
+        }
+    }
+
     #[test]
     fn spools_of_an_earlier_life_are_cleared() {
         let dir = tempfile::tempdir().unwrap();
