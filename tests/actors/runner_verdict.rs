@@ -108,6 +108,24 @@ async fn the_end_of_the_agent_in_the_post_hooks_of_a_failed_run_is_no_reason_to_
 }
 
 #[actix::test]
+async fn a_disk_that_takes_no_start_takes_no_time_of_the_run() {
+    let bench = Bench::new(plan(1)).await;
+    bench.start(order("r1", "a")).await.unwrap();
+    bench.start(order("r2", "b")).await.unwrap();
+    bench.seen.lock().unwrap().refuse = Some(QueueError::StoreGone);
+    bench.end(0, completed()).await;
+    sleep(3600 * SECOND).await;
+    assert_eq!(bench.begun(), ["r1"]);
+    bench.seen.lock().unwrap().refuse = None;
+    sleep(31 * SECOND).await;
+    assert_eq!(bench.begun(), ["r1", "r2"]);
+    sleep(560 * SECOND).await;
+    assert!(!bench.going.borrow()[1].cancel.is_cancelled());
+    sleep(40 * SECOND).await;
+    assert!(failure(&bench.events()).contains("its timeout of 600 s"));
+}
+
+#[actix::test]
 async fn after_a_kill_in_the_post_hooks_the_end_is_told_and_only_they_run_again() {
     let expired = RunOrder { expires_at_ms: MIDNIGHT_MS - 1, ..order("r1", "a") };
     let judged = |outcome| RunPhase::Started { at_ms: MIDNIGHT_MS - 3_600_000, outcome: Some(outcome) };

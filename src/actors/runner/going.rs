@@ -67,6 +67,10 @@ impl Runner {
             return self.finish(id, RunOutcome::Failed { error }, None, ctx);
         };
         tracing::info!(run_id = %id, job_id = %job.id, target_id = %target.id, again = run.interrupted, "run started");
+        if !run.interrupted {
+            // A disk that did not take its start took none of its time.
+            run.started_ms = Some(now_ms);
+        }
         run.interrupted = false;
         let (cancel, progress) = (Cancel::new(), Progress::new());
         if job.pre_hooks.is_empty() {
