@@ -99,10 +99,28 @@ async fn what_stops_post_hooks_changes_nothing_of_the_end_before_them() {
 }
 
 #[actix::test]
-async fn the_end_of_the_agent_in_the_post_hooks_of_a_failed_run_is_no_reason_to_begin_it_again() {
+async fn what_the_end_of_the_agent_stops_of_post_hooks_is_left_to_the_next_life_with_the_result() {
+    for (stubborn, outcome) in [(false, completed()), (false, failed()), (true, completed())] {
+        let bench = Bench::with(Hand { stubborn, ..Hand::default() }, plan(1), Recovered::default()).await;
+        bench.start(order("r1", "a")).await.unwrap();
+        bench.events();
+        bench.reach(0, outcome).await;
+        bench.runner.send(Quit).await.unwrap();
+        assert!(bench.going.borrow()[0].cancel.is_interrupted());
+        let mut events = bench.events();
+        events.retain(|event| !matches!(event, Event::Progress(..)));
+        assert_eq!(events, [put("r1", "judged")], "that is what the next life finds");
+        tokio::time::resume();
+    }
+}
+
+#[actix::test]
+async fn an_end_that_the_disk_did_not_take_before_the_post_hooks_is_told_when_the_agent_ends() {
     let bench = Bench::new(plan(1)).await;
     bench.start(order("r1", "a")).await.unwrap();
+    bench.seen.lock().unwrap().refuse = Some(QueueError::StoreGone);
     bench.reach(0, failed()).await;
+    bench.seen.lock().unwrap().refuse = None;
     bench.runner.send(Quit).await.unwrap();
     assert_eq!(failure(&bench.events()), "shop.db: does not exist");
 }

@@ -90,6 +90,7 @@ impl Runner {
             since: Instant::now(),
             timer,
             outcome: None,
+            outcome_kept: false,
             left_out: 0,
         }));
         let job = Job { order: run.order.clone(), job: job.clone(), target: target.clone() };
@@ -199,13 +200,21 @@ impl Runner {
 
     /// How the run ended, and whether the executor still has something of it.
     fn over(&mut self, id: &RunId, outcome: RunOutcome, trails: bool, ctx: &mut Context<Self>) {
-        let Some(running) = self.table.get(id).and_then(Run::running) else { return };
+        let Some(run) = self.table.get(id) else { return };
+        let quitting = run.stop == Some(Stop::Quitting);
+        let Some(running) = run.running() else { return };
         let took = running.since.elapsed();
         if let Some(timer) = running.timer.take() {
             ctx.cancel_future(timer);
         }
         let known = running.outcome.clone();
-        let Some(outcome) = known.or_else(|| self.judge(id, outcome)) else { return self.leave(id, ctx) };
+        if quitting && running.outcome_kept {
+            // Told now, its post-hooks would be lost where they were stopped.
+            return self.leave(id, "its end is told, and its post-hooks run, at the next start", ctx);
+        }
+        let Some(outcome) = known.or_else(|| self.judge(id, outcome)) else {
+            return self.leave(id, "it begins again at the next start", ctx);
+        };
         self.tell_events(id, ctx);
         let Some(run) = self.table.get(id) else { return };
         let order = run.order.clone();
@@ -219,9 +228,9 @@ impl Runner {
         self.finish(id, outcome, Some(took), ctx);
     }
 
-    /// The agent ends before the run: its record stays, and the next life begins it again.
-    fn leave(&mut self, id: &RunId, ctx: &mut Context<Self>) {
-        tracing::info!(run_id = %id, "run interrupted: it begins again at the next start");
+    /// The agent ends before the run: its record stays, and the next life goes on with it.
+    fn leave(&mut self, id: &RunId, how: &str, ctx: &mut Context<Self>) {
+        tracing::info!(run_id = %id, "run interrupted: {how}");
         self.table.remove(id);
         self.quit_if_done(ctx);
     }

@@ -66,6 +66,8 @@ pub struct Running {
     pub timer: Option<SpawnHandle>,
     /// How it ended, while its post-hooks go on: whatever stops them changes nothing of it.
     pub outcome: Option<RunOutcome>,
+    /// The state has it: a later life tells it, and runs the post-hooks that are left.
+    pub outcome_kept: bool,
     /// LogEvents that were left out, for now or for good.
     pub left_out: u64,
 }

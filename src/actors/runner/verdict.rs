@@ -30,12 +30,19 @@ impl Runner {
         let (doors, id) = (self.doors.clone(), id.clone());
         let keeping = async move {
             // Tried once: later it could undo the result that follows.
-            if let Err(error) = doors.commit_now(put).await {
+            let stored = doors.commit_now(put).await;
+            if let Err(error) = &stored {
                 tracing::warn!(run_id = %id, %error, "the end of a run could not be stored before its post-hooks: an agent that is killed in them begins the run again");
             }
             progress.verdict().keep();
+            (id, stored.is_ok())
         };
-        ctx.spawn(keeping.into_actor(self));
+        ctx.spawn(keeping.into_actor(self).map(move |(id, stored), act, _| {
+            let running = act.table.get(&id).and_then(Run::running);
+            if let Some(running) = running.filter(|running| running.attempt == attempt) {
+                running.outcome_kept = stored;
+            }
+        }));
     }
 
     /// What the run is told as, given why it was told to stop; None where it begins again with the next life.
@@ -91,6 +98,7 @@ impl Runner {
             since: Instant::now(),
             timer: None,
             outcome: None,
+            outcome_kept: false,
             left_out: 0,
         };
         self.table.trails.push(Trail { order: order.clone(), running });
