@@ -134,8 +134,7 @@ async def a_cancel_in_a_post_hook_ends_it_and_the_stored_backup_counts(case):
     check(not any(u["status"] in (CANCELLED, FAILED) for u in plane.all("JobUpdate")), "it was stored")
 
 
-@scenario
-async def a_kill_in_the_post_hooks_of_a_good_run_costs_neither_its_result_nor_another_dump(case):
+async def the_agent_ends_in_the_post_hooks(case, end):
     mark, go = case.folder / "mark", case.folder / "go"
     plane, agent, session, store, _ = await scene(
         case, extra=ON, post_hooks=[f"echo $BACKUPY_STATUS >> {mark}; [ -e {go} ] || sleep 300"])
@@ -143,7 +142,7 @@ async def a_kill_in_the_post_hooks_of_a_good_run_costs_neither_its_result_nor_an
     check((await order.send(session))["accepted"], "refused")
     await until("the post-hook", lambda: text(mark))
     check(not plane.all("BackupCompleted"), "the result came before the post-hooks")
-    await agent.kill()
+    await end(agent)
     go.touch()
     await until("the URL is over", lambda: time.time() * 1000 > order.expires_at_ms)
     await agent.start()
@@ -151,6 +150,16 @@ async def a_kill_in_the_post_hooks_of_a_good_run_costs_neither_its_result_nor_an
     await until("the post-hooks once more", lambda: text(mark) == "success\nsuccess\n")
     check(len(store.puts) == 1 and done["size_bytes"] == len(order.object()), f"{len(store.puts)} PUTs, {done}")
     spool_is_empty(agent)
+
+
+@scenario
+async def a_kill_in_the_post_hooks_of_a_good_run_costs_neither_its_result_nor_another_dump(case):
+    await the_agent_ends_in_the_post_hooks(case, lambda agent: agent.kill())
+
+
+@scenario
+async def sigterm_in_the_post_hooks_of_a_good_run_loses_none_of_them(case):
+    await the_agent_ends_in_the_post_hooks(case, lambda agent: agent.terminate(timeout=12))
 
 
 @scenario

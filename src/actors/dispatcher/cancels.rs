@@ -1,6 +1,5 @@
 //! CancelJobs whose ends are waited for: side by side, so that none holds up another one, or a command behind it.
 
-use super::commands::RUNNER_SILENT;
 use super::neighbours::{ATTEMPTS, Neighbours, Silent};
 use crate::actors::messages::{CancelRun, Refusal};
 use crate::model::JobId;
@@ -8,6 +7,9 @@ use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+
+/// A Runner that is not there: the server may try again.
+pub(super) const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
 
 /// So many are waited for at once; with more the commands behind them wait too.
 const MAX_AT_ONCE: usize = 64;

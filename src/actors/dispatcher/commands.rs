@@ -1,6 +1,6 @@
 //! What each command means (protocol section 4).
 
-use super::cancels::{self, Cancelling};
+use super::cancels::{self, Cancelling, RUNNER_SILENT};
 use super::neighbours::{DispatcherNeighbours, Neighbours, Silent};
 use crate::actors::messages::{
     CancelRun, Command, Commit, Configured, Recover, Refusal, RunCheck, ServerCommand, StartRun,
@@ -25,7 +25,6 @@ const LOUD_REMARKS: usize = 50;
 const UNSTORED_RETRY: Duration = Duration::from_secs(10);
 
 /// What is asked of a neighbour that is not there is refused so: the server may try again.
-pub(super) const RUNNER_SILENT: &str = "the agent's runner is restarting: send it again";
 const HEALTH_SILENT: &str = "the agent's health checks are restarting: send it again";
 const STORE_SILENT: &str = "the agent's state store is restarting: send it again";
 
