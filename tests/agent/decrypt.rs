@@ -318,11 +318,13 @@ fn memory_stays_flat_whatever_the_object_says() {
     let desk = Desk::of(&object);
     let mut child = half_way(&desk, &object);
     let status = fs::read_to_string(Path::new("/proc").join(child.id().to_string()).join("status")).unwrap();
-    let peak_kib: u64 = status
+    // What it holds itself: how much of the program's file is resident is the kernel's choice, and not small here.
+    let held_kib: u64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
+        .find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse().ok())
         .unwrap();
-    assert!(peak_kib < 24 * 1024, "{peak_kib} KiB");
+    println!("{held_kib} KiB");
+    assert!(held_kib < 16 * 1024, "{held_kib} KiB of an object whose first half is 32 MiB");
     child.stdin.take().unwrap().write_all(&object[object.len() / 2..]).unwrap();
     assert!(child.wait().unwrap().success());
 }
