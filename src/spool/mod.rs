@@ -5,6 +5,7 @@ mod home;
 pub use home::home;
 
 use crate::model::{RunId, Space};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use ring::digest::{SHA256, digest};
 use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -21,6 +22,10 @@ const SUFFIX: &str = ".part";
 
 /// What is known of a spool stands beside it, under its name and this.
 pub const LEDGER_EXTENSION: &str = "ledger";
+
+/// What is begun with at once. A run waits for its whole spool to be on the disk before it uploads: with this little is
+/// left then, and the host's memory holds few pages that wait for the disk.
+const WRITE_BACK_LEN: u64 = 8 * 1024 * 1024;
 
 /// Of a run's id in a file's name: names are at most 255 bytes everywhere.
 const NAME_LEN: usize = 80;
@@ -172,7 +177,7 @@ impl Spool {
     pub fn writer(&self, room: &Room) -> Result<SpoolWriter, SpoolError> {
         let emptied = self.file.set_len(0).and_then(|()| self.handle_at_start());
         let file = emptied.map_err(|cause| self.failed(cause))?;
-        Ok(SpoolWriter::over(file, self.path.clone(), room))
+        Ok(SpoolWriter { written: Some(0), ..SpoolWriter::over(file, self.path.clone(), room) })
     }
 
     /// A reader at the beginning. Its position is its own.
@@ -233,17 +238,33 @@ pub struct SpoolWriter {
     file: File,
     path: PathBuf,
     room: Room,
+    /// Of a whole spool, from its beginning.
+    written: Option<u64>,
 }
 
 impl SpoolWriter {
     /// Watches a file of its own, for what is not the spool but fills the same disk.
     pub fn over(file: File, path: PathBuf, room: &Room) -> Self {
-        Self { file, path, room: room.clone() }
+        Self { file, path, room: room.clone(), written: None }
     }
 
     /// The file.
     pub fn into_file(self) -> File {
         self.file
+    }
+
+    /// Lets the disk begin with each whole piece that was written, while the next one is made.
+    fn write_back(&mut self, len: usize) {
+        let Some(written) = &mut self.written else { return };
+        let before = *written / WRITE_BACK_LEN;
+        *written += len as u64;
+        let begin = i64::try_from(before * WRITE_BACK_LEN).unwrap_or(i64::MAX);
+        if *written / WRITE_BACK_LEN > before {
+            // "Not needed" of what is dirty starts its way to the disk, and drops nothing before it is there. Where a file
+            // system does not know that, all of it goes at the end.
+            let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+            let _ = posix_fadvise(&self.file, begin, WRITE_BACK_LEN as i64, advice);
+        }
     }
 }
 
@@ -251,12 +272,14 @@ impl Write for SpoolWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let dir = self.path.parent().unwrap_or(&self.path);
         self.room.ensure(dir, bytes.len() as u64).map_err(io::Error::other)?;
-        self.file.write(bytes).map_err(|cause| {
+        let written = self.file.write(bytes).map_err(|cause| {
             if cause.kind() == io::ErrorKind::Interrupted {
                 return cause;
             }
             io::Error::other(SpoolError::Io { path: self.path.clone(), cause })
-        })
+        })?;
+        self.write_back(written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
